@@ -1,0 +1,85 @@
+"""Model merging as multi-objective optimization.
+
+Every way of merging is a pymoo ``Problem``, every way of searching a pymoo ``Algorithm``:
+
+    import moofusion
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.optimize import minimize
+
+    problem = moofusion.get_problem("vision4")
+    result = minimize(problem, NSGA2(pop_size=20), ("n_eval", 200), seed=1)
+
+Names are imported when they are first used, so that ``import moofusion`` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moofusion.algorithms import RandomSearch, RewardedSoup, SimplexGrid, get_algorithm
+    from moofusion.comparison import Front, SearchResult, hypervolume, search
+    from moofusion.problems import Constraint, MergeProblem, get_problem, list_problems
+    from moofusion.tasks import (
+        FunctionTask,
+        ImageClassification,
+        Task,
+        TensorClassification,
+        TextClassification,
+        read_labelled,
+    )
+    from moofusion.weights import ModelPool, ParameterLayout, TaskVectors
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "moofusion.algorithms": ("RandomSearch", "RewardedSoup", "SimplexGrid", "get_algorithm"),
+    "moofusion.comparison": ("Front", "SearchResult", "hypervolume", "search"),
+    "moofusion.problems": ("Constraint", "MergeProblem", "get_problem", "list_problems"),
+    "moofusion.tasks": (
+        "FunctionTask",
+        "ImageClassification",
+        "Task",
+        "TensorClassification",
+        "TextClassification",
+        "read_labelled",
+    ),
+    "moofusion.weights": ("ModelPool", "ParameterLayout", "TaskVectors"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Constraint",
+    "Front",
+    "FunctionTask",
+    "ImageClassification",
+    "MergeProblem",
+    "ModelPool",
+    "ParameterLayout",
+    "RandomSearch",
+    "RewardedSoup",
+    "SearchResult",
+    "SimplexGrid",
+    "Task",
+    "TaskVectors",
+    "TensorClassification",
+    "TextClassification",
+    "__version__",
+    "get_algorithm",
+    "get_problem",
+    "hypervolume",
+    "list_problems",
+    "read_labelled",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'moofusion' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,127 @@
+"""The model card of a merged model: what it is made of, how it was chosen, how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["model_card"]
+
+# More rows of coefficients than this are left to merge.json.
+_MAX_ROWS = 24
+
+
+def model_card(
+    *,
+    base: str,
+    experts: Mapping[str, str],
+    groups: Sequence[str],
+    coefficients: NDArray[np.float64],
+    metrics: Mapping[str, Mapping[str, float]],
+    metric_names: Mapping[str, str],
+    chosen: str,
+    head: str,
+    other_heads: Sequence[str],
+    model_class: str,
+    settings: Mapping[str, Any],
+) -> str:
+    """Markdown with the front matter that model hubs read.
+
+    Args:
+        base: Where the base came from.
+        experts: Where each expert came from.
+        groups: Names of the G groups.
+        coefficients: Merge coefficients, shape ``(G, K)``.
+        metrics: For each split the measured metric of every task.
+        metric_names: Name of each task's metric.
+        chosen: How this point of the front was chosen.
+        head: Task whose head the checkpoint carries.
+        other_heads: Tasks whose heads are stored beside it.
+        model_class: Class of the checkpoint.
+        settings: What was run.
+    """
+    names = list(experts)
+    parents = [source for source in [base, *experts.values()] if _is_hub_id(source)]
+    lines = ["---", "library_name: transformers", "tags: [merge, moofusion]"]
+    if parents:
+        lines += ["base_model:", *(f"  - {source}" for source in dict.fromkeys(parents))]
+    lines += [
+        "---",
+        "",
+        f"# A merge of {', '.join(names)}",
+        "",
+        "Made with moofusion by task arithmetic: "
+        "base + sum over experts of coefficient x (expert - base).",
+        "",
+        f"- base: `{base}`",
+        *(f"- expert {name}: `{source}`" for name, source in experts.items()),
+        f"- {chosen}",
+        f"- found by `{settings['algorithm']}` on problem `{settings['problem']}`, "
+        f"{settings['evaluations']} evaluations, seed {settings['seed']}",
+        f"- problem fingerprint `{settings['fingerprint']}`",
+        "",
+        "## Measured",
+        "",
+        "| task | metric | " + " | ".join(metrics) + " |",
+        "|---|---|" + "---|" * len(metrics),
+    ]
+    tasks = next(iter(metrics.values()), {})
+    lines += [
+        f"| {task} | {metric_names[task]} | "
+        + " | ".join(f"{metrics[split][task]:.6g}" for split in metrics)
+        + " |"
+        for task in tasks
+    ]
+    lines += [
+        "",
+        "The search split chose the model; the test split was not used for any choice.",
+        "",
+        "## Coefficients",
+        "",
+    ]
+    if len(groups) <= _MAX_ROWS:
+        lines += ["| group | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+        lines += [
+            f"| {group} | " + " | ".join(f"{value:.4f}" for value in row) + " |"
+            for group, row in zip(groups, coefficients, strict=True)
+        ]
+    else:
+        lines += [f"{len(groups)} groups; all coefficients are in `merge.json`. Means:", ""]
+        lines += [f"- {n}: {v:.4f}" for n, v in zip(names, coefficients.mean(0), strict=True)]
+    lines += ["", "## Use", "", *_usage(head, other_heads, model_class), ""]
+    return "\n".join(lines)
+
+
+def _usage(head: str, other_heads: Sequence[str], model_class: str) -> list[str]:
+    lines = [
+        f"The checkpoint carries the head of **{head}**.",
+        "",
+        "```python",
+        f"from transformers import {model_class}",
+        "",
+        f'model = {model_class}.from_pretrained("PATH")',
+    ]
+    if other_heads:
+        lines += [
+            "",
+            "# the same weights with the head of another task:",
+            "from safetensors.torch import load_file",
+            "from transformers import AutoConfig",
+            "",
+            f'config = AutoConfig.from_pretrained("PATH/heads/{other_heads[0]}")',
+            f"model = {model_class}.from_pretrained(",
+            '    "PATH", config=config, ignore_mismatched_sizes=True)',
+            f'head = load_file("PATH/heads/{other_heads[0]}/head.safetensors")',
+            "model.load_state_dict(head, strict=False)",
+        ]
+    lines.append("```")
+    if other_heads:
+        lines += ["", f"Heads stored beside it: {', '.join(other_heads)}."]
+    return lines
+
+
+def _is_hub_id(source: str) -> bool:
+    return source.count("/") == 1 and not source.startswith((".", "/", "~", "zoo:"))

@@ -1,0 +1,205 @@
+"""Opening one model: a folder, a hub id or a module, refused early when it cannot be trusted."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moofusion.errors import PoolError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["find_folder", "open_model", "quiet_transformers"]
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
+_HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+
+
+def find_folder(source: str | Path, *, role: str, allow_pickle: bool = False) -> Path:
+    """Local folder of a checkpoint: the folder itself, or the hub's snapshot of it.
+
+    Args:
+        source: Folder, or hub id (``owner/name``, with ``@revision`` where one is wanted).
+        role: Who asks, for the messages (``"base"``, ``"expert 'mnist'"``).
+        allow_pickle: Also fetch pickled weights.
+
+    Raises:
+        PoolError: Neither a folder nor a repository that can be reached.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    text = str(source)
+    repo, _, revision = text.partition("@")
+    if folder.exists() or not _HUB_ID.match(repo) or text.startswith((".", "/", "~")):
+        raise PoolError(
+            f"{role}: {text!r} is not a folder; expected a folder with config.json and "
+            "*.safetensors, or a hub id such as 'google/vit-base-patch16-224'"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    patterns = _HUB_FILES + (["pytorch_model*.bin"] if allow_pickle else [])
+    try:
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise PoolError(
+            f"{role}: {repo!r} is gated; ask for access on its page and log in with `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise PoolError(
+            f"{role}: no folder and no hub repository is called {repo!r}; check the spelling, or "
+            "log in with `hf auth login` if it is private"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise PoolError(f"{role}: {repo!r} has no revision {revision!r}") from error
+    except (LocalEntryNotFoundError, OSError) as error:
+        raise PoolError(
+            f"{role}: there is no folder {text!r}, and the hub repository of that name could not "
+            "be fetched (no network, or offline mode) and is not in the cache; give a local folder"
+        ) from error
+
+
+def open_model(
+    source: str | Path | nn.Module, *, role: str, allow_pickle: bool = False
+) -> tuple[nn.Module, Path | None]:
+    """Load a model in float32, complete or not at all.
+
+    The class is the one the checkpoint names itself (``architectures`` in config.json).
+
+    Args:
+        source: Folder, hub id, or a module, which is copied.
+        role: Who asks, for the messages.
+        allow_pickle: Accept pickled weights, which can run code when read. Off by default.
+
+    Returns:
+        The model in evaluation mode, and its folder (None for a module).
+
+    Raises:
+        PoolError: The folder, its configuration or its weights cannot be used.
+    """
+    from torch import nn
+
+    if isinstance(source, nn.Module):
+        # A copy: its parameters will become views of the flat buffer, the caller's must not.
+        return copy.deepcopy(source).eval(), None
+    folder = find_folder(source, role=role, allow_pickle=allow_pickle)
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise PoolError(
+            f"{role}: {folder} holds a LoRA adapter, not a full model; merge it into its base "
+            "first (peft: `model.merge_and_unload().save_pretrained(...)`)"
+        )
+    if not (folder / "config.json").exists():
+        raise PoolError(f"{role}: {folder} has no config.json, so its architecture is unknown")
+    pickled = _check_weight_files(folder, role, allow_pickle)
+    return _from_pretrained(folder, role, pickled), folder
+
+
+def _check_weight_files(folder: Path, role: str, allow_pickle: bool) -> bool:
+    """Whether the weights are pickled; raises on missing, refused or damaged files."""
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = set(json.loads(index.read_text())["weight_map"].values())
+        files = [folder / name for name in sorted(names)]
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        found = [f for pattern in _PICKLES for f in sorted(folder.glob(pattern))]
+        if not found:
+            raise PoolError(f"{role}: {folder} holds no *.safetensors file")
+        if not allow_pickle:
+            raise PoolError(
+                f"{role}: the weights in {folder} are pickled ({found[0].name}), and unpickling "
+                "can run code; convert them to safetensors, or pass allow_pickle=True if you "
+                "trust whoever made the file"
+            )
+        return True
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                opened.keys()
+        except FileNotFoundError as error:
+            raise PoolError(f"{role}: {file} is listed in {index.name} but missing") from error
+        except (SafetensorError, OSError) as error:
+            raise PoolError(
+                f"{role}: {file} cannot be read ({error}); it is damaged or was not copied "
+                "completely, fetch it again"
+            ) from error
+    return False
+
+
+def _from_pretrained(folder: Path, role: str, pickled: bool) -> nn.Module:
+    import torch
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise PoolError(f"{role}: {folder}/config.json cannot be used: {error}") from error
+    named = (getattr(config, "architectures", None) or ["AutoModel"])[0]
+    model_class: Any = getattr(transformers, named, transformers.AutoModel)
+    with quiet_transformers():
+        try:
+            model, info = model_class.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                use_safetensors=not pickled,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise PoolError(f"{role}: {folder} cannot be loaded as {named}: {error}") from error
+    _check_complete(info, folder, role, named)
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _check_complete(info: dict[str, Any], folder: Path, role: str, named: str) -> None:
+    wrong = sorted(info["mismatched_keys"])
+    if wrong:
+        name, stored, expected = wrong[0]
+        raise PoolError(
+            f"{role}: {len(wrong)} tensor(s) in {folder} have another shape than {named} expects: "
+            f"{name} is {tuple(stored)}, expected {tuple(expected)}"
+        )
+    # A pooler that a checkpoint never had is of no use to any task here and is left out later.
+    missing = sorted(k for k in info["missing_keys"] if "pooler" not in k.split("."))
+    for what, keys in (("lacks", missing), ("has unexpected", sorted(info["unexpected_keys"]))):
+        if keys:
+            raise PoolError(
+                f"{role}: the checkpoint in {folder} {what} {len(keys)} tensor(s) of {named}: "
+                f"{_first(keys)}"
+            )
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' own bars and load reports off the screen; what matters is raised."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
