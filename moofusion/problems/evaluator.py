@@ -1,0 +1,219 @@
+"""The evaluator: coefficients in, metrics of really merged models out, with the cost counted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from moofusion.errors import ConfigurationError, UnknownNameError
+from moofusion.merging import LinearMerge, Space
+from moofusion.tasks import Measurement, Task
+from moofusion.weights import LoadedPool
+
+__all__ = ["CostCounter", "Evaluation", "Evaluator"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class CostCounter:
+    """What has been paid so far; the cost axis of every comparison.
+
+    Attributes:
+        merges: Number of merges.
+        forward: Samples that went forward only.
+        backward: Samples that went forward and backward.
+        seconds: Wall-clock seconds spent merging and measuring.
+    """
+
+    merges: int = 0
+    forward: int = 0
+    backward: int = 0
+    seconds: float = 0.0
+
+    @property
+    def cost(self) -> int:
+        """Cost units: 1 for a forward sample, 3 for forward and backward."""
+        return self.forward + 3 * self.backward
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything measured of one merged model on one split.
+
+    Attributes:
+        measurements: One for each task.
+        failed: Whether a metric came out NaN or infinite.
+        cost: Cost units paid (forward samples).
+        seconds: Wall-clock seconds of the merge and the forward passes.
+    """
+
+    measurements: tuple[Measurement, ...]
+    failed: bool
+    cost: float
+    seconds: float
+
+
+@dataclass
+class Evaluator:
+    """Merges into the flat buffer and measures all tasks on one split.
+
+    An evaluation is one pass over the weights plus the forward passes. The same device, number
+    of threads and coefficients give the same numbers. Calls from several threads take turns.
+
+    Attributes:
+        pool: Loaded models.
+        tasks: Tasks, one objective each.
+        space: Search space; its partition and static coefficients define the merge.
+        counter: What has been paid.
+
+    Raises:
+        UnknownNameError: A task names a head that no model of the pool has.
+    """
+
+    pool: LoadedPool
+    tasks: Sequence[Task]
+    space: Space
+    counter: CostCounter = field(default_factory=CostCounter)
+
+    def __post_init__(self) -> None:
+        modules = self.pool.model.modules
+        for task in self.tasks:
+            if task.head is not None and task.head not in modules:
+                raise UnknownNameError(f"head of task {task.name!r}", task.head, modules)
+            task.prepare(self.pool.model.device)
+        self._merge = LinearMerge(self.pool.vectors, self.space.partition, static=self.space.static)
+        self._lock = threading.RLock()
+
+    def module(self, task: Task) -> nn.Module:
+        """Module that carries the head of `task`, on the shared weights."""
+        modules = self.pool.model.modules
+        return modules[task.head or (task.name if task.name in modules else "base")]
+
+    def measure(self, L: Array, split: str) -> list[Evaluation]:
+        """Evaluate coefficients one candidate after the other.
+
+        Args:
+            L: Coefficients, shape ``(P, G, K)``.
+            split: ``"search"`` or ``"test"``.
+
+        Returns:
+            P evaluations in order.
+        """
+        return [self._measure(self._merge, row, split) for row in L]
+
+    def measure_uniform(self, L: Array, split: str) -> list[Evaluation]:
+        """Evaluate task-wise coefficients ``(P, K)`` on all tensors, whatever the space is."""
+        return [self._measure(self._whole, row[None], split) for row in np.asarray(L, float)]
+
+    def loss_and_grad(
+        self,
+        L: Array,
+        task: Task,
+        *,
+        split: str = "train",
+        indices: NDArray[np.int64] | None = None,
+        chunk: int = 500,
+    ) -> tuple[float, Array]:
+        """Mean loss of one task and its gradient with respect to the coefficients.
+
+        One merge, one forward and backward pass in chunks, one pass over the task vectors.
+
+        Args:
+            L: Coefficients of one candidate, shape ``(G, K)``.
+            task: One of the tasks.
+            split: Split the samples come from.
+            indices: Samples of that split; None for all.
+            chunk: Samples per pass; bounds the memory.
+
+        Returns:
+            The loss, and dLoss/dL of shape ``(G, K)``.
+
+        Raises:
+            ConfigurationError: The task has no differentiable loss.
+        """
+        if indices is None:
+            indices = np.arange(task.n_samples(split))
+        model = self.pool.model
+        with self._lock:
+            started = time.perf_counter()
+            self._merge(L, out=model.weights)
+            gradient = model.gradient_buffer(self.space.partition)
+            total = 0.0
+            try:
+                for start in range(0, len(indices), chunk):
+                    part = indices[start : start + chunk]
+                    loss = task.loss(self.module(task), split, part)
+                    loss = loss * (len(part) / len(indices))
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    total += float(loss.detach())
+            finally:
+                model.release_gradients()
+            result = self._merge.gradient(gradient)
+            self.counter.merges += 1
+            self.counter.backward += len(indices)
+            self.counter.seconds += time.perf_counter() - started
+        return total, result
+
+    def weights(self, L: Array) -> Tensor:
+        """A copy of the merged flat weights ``(D,)`` for coefficients ``(G, K)``."""
+        with self._lock:
+            return self._merge(L, out=self.pool.model.weights).clone()
+
+    def uniform_weights(self, row: Array) -> Tensor:
+        """The same for task-wise coefficients ``(K,)`` on all tensors."""
+        with self._lock:
+            return self._whole(row[None], out=self.pool.model.weights).clone()
+
+    def fingerprint(self, split: str) -> str:
+        """Hash of weights, space and data: equal fingerprints, equal metrics for equal x."""
+        space = self.space
+        digest = xxhash.xxh3_128(self._weights_fingerprint.encode())
+        digest.update(repr((space, space.partition.segments, space.experts)).encode())
+        digest.update(np.concatenate([space.xl, space.xu, space.static]).tobytes())
+        for task in self.tasks:
+            digest.update(f"{task.objective}{task.fingerprint(split)}".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def _weights_fingerprint(self) -> str:
+        return self.pool.vectors.fingerprint()
+
+    @cached_property
+    def _whole(self) -> LinearMerge:
+        partition = self.pool.layout.partition("model")
+        return LinearMerge(self.pool.vectors, partition, static=self.space.static)
+
+    def _measure(self, merge: LinearMerge, L: Array, split: str) -> Evaluation:
+        if L.shape != (merge.partition.n_groups, merge.vectors.n_experts):
+            raise ConfigurationError(
+                f"coefficients have shape {L.shape}, expected (G, K) = "
+                f"({merge.partition.n_groups}, {merge.vectors.n_experts})"
+            )
+        with self._lock:
+            started = time.perf_counter()
+            merge(L, out=self.pool.model.weights)
+            found = tuple(task.evaluate(self.module(task), split) for task in self.tasks)
+            seconds = time.perf_counter() - started
+            samples = sum(m.n_samples for m in found)
+            self.counter.merges += 1
+            self.counter.forward += samples
+            self.counter.seconds += seconds
+        return Evaluation(found, not all(m.is_finite for m in found), float(samples), seconds)
+
+
+def metric_values(evaluation: Evaluation, tasks: Sequence[Task]) -> Mapping[str, float]:
+    """Flat table ``{"task/metric": value}`` of an evaluation."""
+    return {
+        f"{task.name}/{name}": value
+        for task, found in zip(tasks, evaluation.measurements, strict=True)
+        for name, value in found.metrics.items()
+    }

@@ -1,0 +1,304 @@
+"""What a problem file may say: validated, overridable, turned into pool, tasks and space."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moofusion.errors import ConfigurationError, UnknownNameError
+from moofusion.problems.constraints import Constraint
+from moofusion.problems.evaluator import Evaluator
+from moofusion.problems.merge_problem import MergeProblem, _open_evaluator
+from moofusion.tasks.base import Task
+
+__all__ = ["ProblemSpec", "apply_overrides", "read_spec"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PoolSpec(_Table):
+    """Where the models come from."""
+
+    base: str
+    experts: dict[str, str] = Field(min_length=1)
+    heads: Literal["auto", "none"] | list[str] = "auto"
+    allow_pickle: bool = False
+
+
+class _TaskSpec(_Table):
+    name: str
+    data: str
+    config: str | None = None
+    splits: dict[str, str] | None = None
+    label: str = "label"
+    objective: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
+    head: str | None = None
+    batch_size: int | None = Field(default=None, ge=1)
+
+    def _options(self) -> dict[str, Any]:
+        size = {} if self.batch_size is None else {"batch_size": self.batch_size}
+        return {"objective": self.objective, "head": self.head, **size}
+
+    def build(self, spec: ProblemSpec) -> Task:
+        """The task."""
+        raise NotImplementedError
+
+
+class ImageTaskSpec(_TaskSpec):
+    """Image classification."""
+
+    kind: Literal["image-classification"]
+    column: str = "image"
+    processor: str | None = None
+
+    def build(self, spec: ProblemSpec) -> Task:
+        """The task; its processor is the base's unless another is named."""
+        from moofusion.tasks import ImageClassification, read_labelled
+        from moofusion.weights.sources import find_folder
+
+        data = read_labelled(
+            spec.locate(self.data),
+            column=self.column,
+            label=self.label,
+            splits=self.splits,
+            name=self.config,
+        )
+        processor = find_folder(
+            spec.locate(self.processor or spec.pool.base), role=f"processor of task {self.name!r}"
+        )
+        return ImageClassification(self.name, data, processor=processor, **self._options())
+
+
+class TextTaskSpec(_TaskSpec):
+    """Text classification."""
+
+    kind: Literal["text-classification"]
+    column: str = "text"
+    tokenizer: str | None = None
+    max_length: int = Field(default=128, ge=1)
+
+    def build(self, spec: ProblemSpec) -> Task:
+        """The task; its tokenizer is the base's unless another is named."""
+        from moofusion.tasks import TextClassification, read_labelled
+        from moofusion.weights.sources import find_folder
+
+        data = read_labelled(
+            spec.locate(self.data),
+            column=self.column,
+            label=self.label,
+            splits=self.splits,
+            name=self.config,
+        )
+        tokenizer = find_folder(
+            spec.locate(self.tokenizer or spec.pool.base), role=f"tokenizer of task {self.name!r}"
+        )
+        return TextClassification(
+            self.name, data, tokenizer=tokenizer, max_length=self.max_length, **self._options()
+        )
+
+
+TaskSpec = Annotated[ImageTaskSpec | TextTaskSpec, Field(discriminator="kind")]
+
+
+class SpaceSpec(_Table):
+    """Search space of the coefficients."""
+
+    kind: str = "task-wise"
+    select: str | list[str] | None = None
+    granularity: str | None = None
+    lower: float | None = None
+    upper: float | None = None
+    controls: int | None = None
+    scale: float | None = None
+    static: float | list[float] | None = None
+
+
+class ConstraintSpec(_Table):
+    """A bound on a measured metric."""
+
+    task: str
+    at_least: float | None = None
+    at_most: float | None = None
+    metric: str | None = None
+    relative_to: str | None = None
+
+
+class ProblemSpec(_Table):
+    """A whole problem file."""
+
+    title: str
+    description: str = ""
+    pool: PoolSpec
+    tasks: list[TaskSpec] = Field(min_length=1)
+    space: SpaceSpec = SpaceSpec()
+    constraints: list[ConstraintSpec] = []
+    device: str = "auto"
+    folder: str = Field(default=".", description="Folder that relative paths start from.")
+
+    def locate(self, source: str) -> str:
+        """A path of the file made absolute; ``zoo:`` paths and hub ids resolved or left alone."""
+        if source.startswith("zoo:"):
+            from moofusion.zoo import zoo_folder
+
+            name, _, rest = source.removeprefix("zoo:").partition("/")
+            return str(zoo_folder(name) / rest)
+        path = Path(source).expanduser()
+        beside = Path(self.folder) / path
+        return str(beside) if not path.is_absolute() and beside.exists() else str(path)
+
+    def open(self) -> Evaluator:
+        """Read models and data."""
+        from moofusion.weights import ModelPool
+
+        pool = ModelPool(
+            self.locate(self.pool.base),
+            {name: self.locate(source) for name, source in self.pool.experts.items()},
+            heads=self.pool.heads,
+            allow_pickle=self.pool.allow_pickle,
+        )
+        tasks = [task.build(self) for task in self.tasks]
+        space = self.space.model_dump(exclude_none=True)
+        return _open_evaluator(pool, tasks, space, self.device)
+
+    def build(self, **kwargs: Any) -> MergeProblem:
+        """The problem, its models loaded."""
+        constraints = [Constraint(**c.model_dump()) for c in self.constraints]
+        problem = MergeProblem.from_recipe(
+            self.open, constraints=constraints, title=self.title, **kwargs
+        )
+        problem.spec = self
+        return problem
+
+
+def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> ProblemSpec:
+    """Read and validate a problem file.
+
+    Args:
+        path: TOML file.
+        overrides: Values to replace, by dotted key (see :func:`apply_overrides`).
+
+    Raises:
+        ConfigurationError: The file cannot be read, or a key or value is wrong; the message names
+            the file, the key and what was expected.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"problem file {path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"problem file {path} is not valid TOML: {error}") from error
+    raw.setdefault("title", path.stem)
+    raw.setdefault("folder", str(path.resolve().parent))
+    apply_overrides(raw, overrides or {}, where=str(path))
+    try:
+        return ProblemSpec.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigurationError(f"problem file {path}: {_explain(error)}") from error
+
+
+def apply_overrides(raw: dict[str, Any], overrides: Mapping[str, Any], *, where: str) -> None:
+    """Replace values in the table of a problem file, in place.
+
+    Args:
+        raw: Table of the file.
+        overrides: Values by dotted key. List members are addressed by their name
+            (``"tasks.mnist.objective"``). Two keys take lists of names and cut down:
+            ``"tasks"`` keeps these tasks, and with them the experts of the same names;
+            ``"experts"`` keeps these experts.
+        where: Name of the file, for the messages.
+
+    Raises:
+        ConfigurationError: A key leads nowhere, or a name is unknown.
+    """
+    rest = dict(overrides)
+    tasks, experts = rest.pop("tasks", None), rest.pop("experts", None)
+    pool = raw.get("pool", {})
+    if tasks is not None:
+        known = [task.get("name") for task in raw.get("tasks", [])]
+        _require_names("task", tasks, known)
+        raw["tasks"] = [t for name in tasks for t in raw["tasks"] if t.get("name") == name]
+        heads = [task.get("head") or task.get("name") for task in raw["tasks"]]
+        if experts is None and all(head in pool.get("experts", {}) for head in heads):
+            experts = list(dict.fromkeys(heads))
+        raw["constraints"] = [c for c in raw.get("constraints", []) if c.get("task") in tasks]
+    if experts is not None:
+        _require_names("expert", experts, pool.get("experts", {}))
+        pool["experts"] = {name: pool["experts"][name] for name in experts}
+    for key, value in rest.items():
+        *path, last = key.split(".")
+        place: Any = raw
+        for step in path:
+            place = _step(place, step, key, where)
+        if not isinstance(place, dict):
+            raise ConfigurationError(f"override {key!r}: {'.'.join(path)} is not a table")
+        place[last] = value
+
+
+def _step(place: Any, step: str, key: str, where: str) -> Any:
+    if isinstance(place, dict):
+        return place.setdefault(step, {})
+    if isinstance(place, list):
+        for member in place:
+            if isinstance(member, dict) and step in (member.get("name"), member.get("task")):
+                return member
+        names = [str(m.get("name", m.get("task"))) for m in place if isinstance(m, dict)]
+        raise UnknownNameError(f"member in override {key!r} of {where}", step, names)
+    raise ConfigurationError(f"override {key!r} of {where}: {step!r} leads into a plain value")
+
+
+def _require_names(kind: str, wanted: Sequence[str], known: Any) -> None:
+    if isinstance(wanted, str) or not wanted:
+        raise ConfigurationError(f"{kind}s: expected a list of names, got {wanted!r}")
+    for name in wanted:
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+    if len(set(wanted)) < len(wanted):
+        raise ConfigurationError(f"{kind}s {list(wanted)}: a name occurs twice")
+
+
+def _explain(error: ValidationError) -> str:
+    """The validation errors as sentences: key, what was expected, what came."""
+    lines = []
+    for item in error.errors():
+        # The tag of a discriminated union is not a key of the file.
+        steps = [
+            str(s) for s in item["loc"] if s not in ("image-classification", "text-classification")
+        ]
+        key = ".".join(steps)
+        if item["type"] == "extra_forbidden":
+            known = sorted(_keys_at(steps[:-1], item["loc"]))
+            close = get_close_matches(steps[-1], known, n=1)
+            guess = f"did you mean {close[0]!r}? " if close else ""
+            lines.append(f"unknown key {key!r}; {guess}expected one of {', '.join(known)}")
+        elif item["type"] == "missing":
+            lines.append(f"key {key!r} is missing")
+        else:
+            came = item.get("input")
+            shown = repr(came) if len(repr(came)) < 80 else type(came).__name__
+            lines.append(f"key {key!r}: {item['msg'].lower()}, got {shown}")
+    return "; ".join(lines)
+
+
+def _keys_at(steps: Sequence[str], location: Sequence[Any]) -> list[str]:
+    """Keys that the table at `steps` may have."""
+    model: Any = ProblemSpec
+    for step in steps:
+        if step.isdigit():
+            continue
+        model = model.model_fields[step].annotation
+        while get_origin(model) is list:
+            model = get_args(model)[0]
+        if get_origin(model) is Annotated:
+            kinds = get_args(get_args(model)[0])
+            model = next(
+                (k for k in kinds if get_args(k.model_fields["kind"].annotation)[0] in location),
+                kinds[0],
+            )
+    return [name for name in model.model_fields if name != "folder"]
