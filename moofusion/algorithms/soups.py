@@ -1,0 +1,140 @@
+"""Soups: merges written down straight from the preference, without any search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moofusion.algorithms.preferences import partitions_within, preference_grid, simplex_lattice
+from moofusion.algorithms.proposal import ListedProposals
+from moofusion.errors import ConfigurationError
+
+__all__ = ["RewardedSoup", "SimplexGrid"]
+
+Array = NDArray[np.float64]
+
+# Points where neither the caller nor the budget says how many.
+_DEFAULT_POINTS = 100
+
+
+class SimplexGrid(ListedProposals):
+    """A regular grid of coefficients with ``L >= 0`` and ``sum(L) <= total``, the same everywhere.
+
+    The base (all zeros), the experts scaled by `total`, and their averages are among the points.
+    They come in a seeded random order, so that a budget smaller than the grid is spent evenly.
+
+    Args:
+        n_points: Largest number of points; by default the budget of evaluations, else 100.
+        total: Largest sum of the coefficients.
+        batch_size: Candidates per iteration.
+        **kwargs: Passed to :class:`pymoo.core.algorithm.Algorithm`.
+
+    Example:
+        >>> import moofusion
+        >>> from pymoo.optimize import minimize
+        >>> problem = moofusion.get_problem("vision4", tasks=["animals", "objects"])
+        >>> result = minimize(problem, SimplexGrid(n_points=3), seed=1)
+        >>> result.algorithm.evaluator.n_eval
+        3
+    """
+
+    def __init__(
+        self,
+        *,
+        n_points: int | None = None,
+        total: float = 1.0,
+        batch_size: int = 20,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(batch_size=batch_size, **kwargs)
+        if not total > 0:
+            raise ConfigurationError(f"total must be positive, got {total}")
+        self.n_points = n_points
+        self.total = total
+
+    def _proposals(self, problem: Any) -> Array:
+        # The base takes the share that the experts leave, so it is one more part of the lattice.
+        parts = problem.space.n_experts + 1
+        points = self.n_points or self.budget or _DEFAULT_POINTS
+        lattice = simplex_lattice(parts, partitions_within(parts, points))
+        assert self.random_state is not None
+        rows = self.random_state.permutation(self.total * lattice[:, 1:])
+        return _distinct(problem.space.uniform(rows))
+
+
+class RewardedSoup(ListedProposals):
+    """The preference itself as coefficients: ``L = scale * r`` for a grid of preferences r.
+
+    Source: Rame et al. 2023, Rewarded soups (arXiv:2306.04488).
+
+    Args:
+        preferences: Preferences over the objectives, shape ``(N, M)``; rows are scaled to sum
+            one. By default a grid (see :func:`preference_grid`).
+        n_points: Size of the default grid; by default the budget of evaluations, else 100.
+        scale: Sum of the coefficients.
+        batch_size: Candidates per iteration.
+        **kwargs: Passed to :class:`pymoo.core.algorithm.Algorithm`.
+
+    Raises:
+        ConfigurationError: An objective has no expert of its own.
+
+    Example:
+        >>> import moofusion
+        >>> from pymoo.optimize import minimize
+        >>> problem = moofusion.get_problem("vision4", tasks=["animals", "objects"])
+        >>> result = minimize(problem, RewardedSoup(n_points=3), seed=1)
+        >>> result.algorithm.evaluator.n_eval
+        3
+    """
+
+    def __init__(
+        self,
+        *,
+        preferences: Array | None = None,
+        n_points: int | None = None,
+        scale: float = 1.0,
+        batch_size: int = 20,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(batch_size=batch_size, **kwargs)
+        if not scale > 0:
+            raise ConfigurationError(f"scale must be positive, got {scale}")
+        self.preferences = preferences
+        self.n_points = n_points
+        self.scale = scale
+
+    def _proposals(self, problem: Any) -> Array:
+        experts, tasks = problem.space.experts, problem.tasks
+        owners = [task.head or task.name for task in tasks]
+        for task, owner in zip(tasks, owners, strict=True):
+            if owner not in experts:
+                raise ConfigurationError(
+                    f"RewardedSoup gives every objective to its expert, but task {task.name!r} "
+                    f"has none among {list(experts)}"
+                )
+        assert self.random_state is not None
+        if self.preferences is None:
+            points = self.n_points or self.budget or _DEFAULT_POINTS
+            r = self.random_state.permutation(
+                preference_grid(len(tasks), points, rng=self.random_state)
+            )
+        else:
+            r = np.atleast_2d(np.asarray(self.preferences, float))
+            if r.shape[1] != len(tasks) or (r < 0).any() or (r.sum(axis=1) <= 0).any():
+                raise ConfigurationError(
+                    f"preferences: expected rows of {len(tasks)} non-negative numbers, not all "
+                    f"zero, got an array of shape {r.shape}"
+                )
+            r = r / r.sum(axis=1, keepdims=True)
+        L = np.zeros((len(r), len(experts)))
+        for column, owner in enumerate(owners):
+            L[:, experts.index(owner)] += self.scale * r[:, column]
+        return _distinct(problem.space.uniform(L))
+
+
+def _distinct(X: Array) -> Array:
+    """Rows without repetitions, in order of first appearance."""
+    _, first = np.unique(X, axis=0, return_index=True)
+    return X[np.sort(first)]
