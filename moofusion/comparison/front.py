@@ -1,0 +1,180 @@
+"""A front of merged models: decision vectors with what was measured of them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moofusion.comparison.decision import choose
+from moofusion.errors import RunError
+from moofusion.problems import Evaluation, MergeProblem
+from moofusion.tasks import Metric
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Front", "PointSet", "metric_table", "read_rows"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PointSet:
+    """Models with their metrics on the search and the test split.
+
+    Attributes:
+        labels: Name of each model.
+        tasks: Names of the M objectives.
+        metrics: Their metrics.
+        search: Metric values on the search split, shape ``(P, M)``.
+        test: The same on the test split, or None where there is none.
+        scale_search: Ideal and nadir objectives of the anchors, shape ``(2, M)``.
+        scale_test: The same on test, or None.
+    """
+
+    labels: tuple[str, ...]
+    tasks: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    search: Array
+    test: Array | None
+    scale_search: Array
+    scale_test: Array | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that were measured."""
+        return ("search",) if self.test is None else ("search", "test")
+
+    def values(self, split: str = "search") -> Array:
+        """Metric values on a split, shape ``(P, M)``.
+
+        Raises:
+            RunError: The models were not measured on it.
+        """
+        values = self.search if split == "search" else self.test
+        if values is None:
+            raise RunError(f"these models were not measured on the {split!r} split")
+        return values
+
+    def objectives(self, split: str = "search") -> Array:
+        """Objectives to minimize, shape ``(P, M)``."""
+        return self._objectives(self.values(split))
+
+    def normalized(self, split: str = "search") -> Array:
+        """Objectives scaled by the split's anchors: 0 is the best anchor, 1 the worst."""
+        scale = self.scale_search if split == "search" else self.scale_test
+        assert scale is not None
+        spread = scale[1] - scale[0]
+        return np.asarray((self.objectives(split) - scale[0]) / np.where(spread > 0, spread, 1.0))
+
+    def _objectives(self, values: Array) -> Array:
+        columns = [[m.objective(v) for v in values[:, j]] for j, m in enumerate(self.metrics)]
+        return np.array(columns).T.reshape(values.shape)
+
+
+@dataclass(frozen=True)
+class Front(PointSet):
+    """The non-dominated models of a search.
+
+    Attributes:
+        X: Decision vectors, shape ``(P, n_var)``.
+        variables: Names of the variables.
+        cost: Cost units of each evaluation on the search split, shape ``(P,)``.
+    """
+
+    X: Array
+    variables: tuple[str, ...]
+    cost: Array
+
+    def choose(
+        self,
+        preference: str | Mapping[str, float] | Sequence[float] | None = None,
+        *,
+        by: str = "weighted",
+    ) -> int:
+        """Index of the recommended model, by measured search values (see :func:`choose`)."""
+        return choose(self.normalized("search"), preference, names=self.tasks, by=by)
+
+    def table(self) -> pd.DataFrame:
+        """One row per model: metrics on both splits, decision vector, cost."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {"point": list(self.labels)}
+        for split in self.splits:
+            for j, task in enumerate(self.tasks):
+                columns[f"{task}:{split}"] = self.values(split)[:, j]
+        for j, name in enumerate(self.variables):
+            columns[f"x:{name}"] = self.X[:, j]
+        columns["cost"] = self.cost
+        return pd.DataFrame(columns)
+
+    def _repr_html_(self) -> str:
+        html: str = self.table().to_html(index=False, float_format="{:.4f}".format)
+        return html
+
+    def to_csv(self, path: Path) -> None:
+        """Write :meth:`table`; numbers read back bit for bit."""
+        self.table().to_csv(path, index=False, lineterminator="\n")
+
+    @classmethod
+    def from_csv(cls, path: Path, like: PointSet) -> Front:
+        """Read a front back; tasks, metrics and scales are those of `like`.
+
+        Raises:
+            RunError: The file is missing or has other columns.
+        """
+        rows = read_rows(path)
+        variables = tuple(k[2:] for k in rows[0] if k.startswith("x:")) if rows else ()
+
+        def column(keys: Sequence[str]) -> Array:
+            return np.array([[float(row[key]) for key in keys] for row in rows])
+
+        try:
+            test = None
+            if like.test is not None:
+                test = column([f"{task}:test" for task in like.tasks])
+            return cls(
+                tuple(row["point"] for row in rows),
+                like.tasks,
+                like.metrics,
+                column([f"{task}:search" for task in like.tasks]),
+                test,
+                like.scale_search,
+                like.scale_test,
+                column([f"x:{name}" for name in variables]),
+                variables,
+                column(["cost"]).ravel(),
+            )
+        except (KeyError, ValueError, IndexError) as error:
+            raise RunError(f"{path} is not a front written by moofusion ({error})") from error
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file as text, so that numbers can be read back bit for bit."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def metric_table(problem: MergeProblem, evaluations: Sequence[Evaluation]) -> Array:
+    """Values of the optimized metrics, shape ``(P, M)``; NaN for failed evaluations."""
+    return np.array(
+        [
+            [
+                np.nan if evaluation.failed else found.metrics[task.objective.name]
+                for task, found in zip(problem.tasks, evaluation.measurements, strict=True)
+            ]
+            for evaluation in evaluations
+        ]
+    ).reshape(len(evaluations), problem.n_obj)

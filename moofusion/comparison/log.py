@@ -1,0 +1,146 @@
+"""The evaluation log of one run: a CSV file that grows by a row per evaluation, and replays."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moofusion.errors import RunError
+from moofusion.problems import Evaluation, MergeProblem
+from moofusion.tasks import Measurement, Task
+
+__all__ = ["EvaluationLog"]
+
+Array = NDArray[np.float64]
+_FIXED = ("evaluation", "status", "cached", "cost", "seconds")
+
+
+class EvaluationLog:
+    """Writes every evaluation of a problem as it happens, and answers from what is there.
+
+    The log is the checkpoint of a run: opened on an existing file, its rows go into the problem's
+    cache, the algorithm runs again from its seed, meets the same candidates in the same order,
+    and pays only from where it stopped. Numbers are written so that they read back bit for bit.
+
+    Use as a context manager around the run.
+
+    Args:
+        path: The CSV file, or None to keep rows in memory only.
+        problem: The problem whose evaluations are logged.
+
+    Attributes:
+        X: Decision vectors so far.
+        evaluations: What was measured, in the same order.
+
+    Raises:
+        RunError: The file is of another problem, or the run does not repeat what is in it.
+    """
+
+    def __init__(self, path: Path | None, problem: MergeProblem) -> None:
+        self.path = path
+        self.problem = problem
+        self.X: list[Array] = []
+        self.evaluations: list[Evaluation] = []
+        self._tasks: Sequence[Task] = problem.tasks
+        self._columns = [
+            *_FIXED,
+            *(f"x:{name}" for name in problem.space.names),
+            *(f"{task.name}/{metric.name}" for task in self._tasks for metric in task.metrics),
+        ]
+        self._file: IO[str] | None = None
+        self._replay: list[Array] = []
+        if path is not None and path.exists():
+            self._load(path)
+
+    def __enter__(self) -> EvaluationLog:
+        if self.path is not None:
+            fresh = not self._replay
+            self._file = self.path.open("w" if fresh else "a", newline="", encoding="utf-8")
+            if fresh:
+                csv.writer(self._file).writerow(self._columns)
+                self._file.flush()
+        self.problem.observers.append(self._observe)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.problem.observers.remove(self._observe)
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    @property
+    def n_replayed(self) -> int:
+        """Rows that were in the file when it was opened."""
+        return len(self._replay)
+
+    def objectives(self) -> Array:
+        """Objectives of every row, shape ``(N, M)``."""
+        return self.problem.objectives(self.evaluations)
+
+    def _observe(self, x: Array, evaluation: Evaluation, cached: bool) -> None:
+        index = len(self.X)
+        if index < len(self._replay):
+            if not np.array_equal(x, self._replay[index]):
+                raise RunError(
+                    f"{self.path}: evaluation {index + 1} of this run is another candidate than "
+                    "the one in the log, so the log is not from the same run; start afresh with "
+                    "--force, or use another folder"
+                )
+        elif self._file is not None:
+            csv.writer(self._file).writerow(self._row(index, x, evaluation, cached))
+            self._file.flush()
+        self.X.append(x.copy())
+        self.evaluations.append(evaluation)
+
+    def _row(self, index: int, x: Array, evaluation: Evaluation, cached: bool) -> list[Any]:
+        metrics = [
+            repr(float(found.metrics[metric.name]))
+            for task, found in zip(self._tasks, evaluation.measurements, strict=True)
+            for metric in task.metrics
+        ]
+        return [
+            index + 1,
+            "failed" if evaluation.failed else "ok",
+            int(cached),
+            repr(0.0 if cached else evaluation.cost),
+            f"{evaluation.seconds:.6f}",
+            *(repr(float(v)) for v in x),
+            *metrics,
+        ]
+
+    def _load(self, path: Path) -> None:
+        """Read the complete rows; a row cut off by a kill is dropped from the file."""
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        rows = list(csv.reader(whole.splitlines()))
+        if whole != text:
+            path.write_text(whole, encoding="utf-8")
+        if not rows:
+            return
+        if rows[0] != self._columns:
+            raise RunError(
+                f"{path} is the log of another problem: its columns are {rows[0]}, expected "
+                f"{self._columns}"
+            )
+        n_var = self.problem.n_var
+        sizes = [task.n_samples(self.problem.split) for task in self._tasks]
+        for row in rows[1:]:
+            x = np.array([float(v) for v in row[len(_FIXED) : len(_FIXED) + n_var]])
+            values = iter(row[len(_FIXED) + n_var :])
+            measurements = tuple(
+                Measurement({m.name: float(next(values)) for m in task.metrics}, size)
+                for task, size in zip(self._tasks, sizes, strict=True)
+            )
+            evaluation = Evaluation(
+                measurements, row[1] == "failed", float(sum(sizes)), float(row[4])
+            )
+            self.problem.remember(x, evaluation)
+            self._replay.append(x)

@@ -1,0 +1,278 @@
+"""What a search found: the front, the references, and an ordinary checkpoint of any point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moofusion.algorithms.preferences import parse_preference
+from moofusion.comparison.front import Front, PointSet
+from moofusion.comparison.quality import REFERENCE, hypervolume
+from moofusion.comparison.run_folder import (
+    read_evaluated,
+    read_references,
+    read_settings,
+    write_references,
+)
+from moofusion.errors import ConfigurationError, RunError, UnknownNameError
+from moofusion.problems import MergeProblem, ProblemSpec
+
+if TYPE_CHECKING:
+    from moofusion.weights.export import Exported
+
+__all__ = ["SearchResult"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        front: All non-dominated models, on the search split and re-measured on test.
+        references: Base, experts and controls, measured alike.
+        evaluated: Metric values of every evaluation on the search split, shape ``(N, M)``.
+        settings: What was run: problem, algorithm, seed, budget, fingerprint, versions.
+        seconds: Wall-clock seconds of the search itself.
+        problem: The problem, if it is in memory.
+        folder: Where it is stored, if it is.
+
+    Example:
+        >>> import moofusion
+        >>> problem = moofusion.get_problem("vision4", tasks=["animals", "objects"])
+        >>> result = moofusion.search(problem, "random:batch_size=3", evaluations=3, seed=1)
+        >>> len(result.evaluated)
+        3
+    """
+
+    front: Front
+    references: PointSet
+    evaluated: Array
+    settings: Mapping[str, Any]
+    seconds: float
+    problem: MergeProblem | None = field(default=None, repr=False)
+    folder: Path | None = None
+
+    def hypervolume(self, split: str = "search") -> float:
+        """Normalized hypervolume of the front, reference point 1.1 in every objective."""
+        return hypervolume(self.front.normalized(split), reference=REFERENCE)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that were measured."""
+        return self.front.splits
+
+    def summary(self) -> str:
+        """Markdown report."""
+        from moofusion.comparison.summary import summary
+
+        return summary(self)
+
+    def plot(self, *, split: str | None = None) -> Any:
+        """Matplotlib figure of all pairs of objectives (default: test where there is one)."""
+        from moofusion.comparison.plots import plot_front
+
+        return plot_front(self, split=split)
+
+    def _repr_html_(self) -> str:
+        from moofusion.comparison.summary import summary_html
+
+        return summary_html(self)
+
+    def export(
+        self,
+        to: str | Path,
+        preference: str | Mapping[str, float] | Sequence[float] | None = None,
+        *,
+        by: str = "weighted",
+        point: int | None = None,
+        head: str | None = None,
+        dtype: str = "float32",
+        force: bool = False,
+    ) -> Exported:
+        """Write one model of the front as an ordinary checkpoint.
+
+        Args:
+            to: Folder to write; it must not exist, unless `force`.
+            preference: Which model: importance of the objectives.
+            by: How the preference is used (see :func:`moofusion.comparison.choose`).
+            point: Which model: its number in the front, instead of a preference.
+            head: Task whose head goes into the checkpoint; by default the one that matters most.
+            dtype: Precision of the weights.
+            force: Replace an existing folder.
+
+        Returns:
+            Where it was written and what was recorded of it.
+        """
+        index, how = self._pick(preference, by, point)
+        problem = self.problem or self._reopen()
+        head = head or self._most_wanted(index, preference)
+        metrics = {
+            split: dict(
+                zip(self.front.tasks, self.front.values(split)[index].tolist(), strict=True)
+            )
+            for split in self.splits
+        }
+        return _export(
+            problem,
+            self.front.X[index],
+            task=head,
+            metrics=metrics,
+            chosen=f"{how} (point {index + 1} of {len(self.front)})",
+            settings=self.settings,
+            to=Path(to),
+            dtype=dtype,
+            force=force,
+        )
+
+    def _pick(
+        self,
+        preference: str | Mapping[str, float] | Sequence[float] | None,
+        by: str,
+        point: int | None,
+    ) -> tuple[int, str]:
+        """Index of the wanted model, and in words how it was chosen."""
+        if point is None:
+            wish = "equal preferences" if preference is None else f"preference {preference}"
+            how = f"chosen by '{by}'" + ("" if by == "knee" else f" with {wish}")
+            return self.front.choose(preference, by=by), how
+        if preference is not None:
+            raise ConfigurationError("give a preference or a point, not both")
+        if not 1 <= point <= len(self.front):
+            raise ConfigurationError(
+                f"point {point} is not in the front; its points are 1 to {len(self.front)}"
+            )
+        return point - 1, "chosen by its number"
+
+    def _most_wanted(
+        self, index: int, preference: str | Mapping[str, float] | Sequence[float] | None
+    ) -> str:
+        """Task that matters most: by preference, else the one this model is best at."""
+        if preference is not None:
+            return self.front.tasks[int(parse_preference(preference, self.front.tasks).argmax())]
+        return self.front.tasks[int(self.front.normalized("search")[index].argmin())]
+
+    def _reopen(self) -> MergeProblem:
+        spec = self.settings.get("spec")
+        if not spec:
+            raise ConfigurationError(
+                "this run was made from a problem in memory, so its models cannot be opened "
+                "again; export from the Python session that ran it"
+            )
+        problem = ProblemSpec.model_validate(spec).build()
+        if problem.fingerprint() != self.settings["fingerprint"]:
+            raise RunError(
+                f"the models or data of {self.settings['problem']!r} have changed since this run "
+                "was made (their fingerprint differs); its recorded metrics no longer hold"
+            )
+        return problem
+
+    def save(self, folder: Path) -> None:
+        """Write front, references, plots and summary to a run folder."""
+        import matplotlib.pyplot as plt
+
+        self.front.to_csv(folder / "front.csv")
+        write_references(folder / "references.csv", self.references)
+        for split in self.splits:
+            figure = self.plot(split=split)
+            last = split == self.splits[-1]
+            figure.savefig(folder / ("front.png" if last else "front_search.png"), dpi=150)
+            plt.close(figure)
+        (folder / "summary.md").write_text(self.summary(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SearchResult:
+        """Read a finished run back.
+
+        Raises:
+            RunError: The folder holds no run, or one that is not finished.
+        """
+        folder = Path(folder)
+        settings = read_settings(folder)
+        if "result" not in settings:
+            raise RunError(
+                f"the run in {folder} is not finished; finish it with the same command and --resume"
+            )
+        result = settings["result"]
+        references = read_references(folder / "references.csv", settings)
+        front = Front.from_csv(folder / "front.csv", references)
+        evaluated = read_evaluated(folder / "evaluations.csv", references)
+        return cls(front, references, evaluated, settings, result["seconds"], None, folder)
+
+
+def _export(
+    problem: MergeProblem,
+    x: Array,
+    *,
+    task: str,
+    metrics: Mapping[str, Mapping[str, float]],
+    chosen: str,
+    settings: Mapping[str, Any],
+    to: Path,
+    dtype: str,
+    force: bool,
+) -> Exported:
+    """Merge once more and write the checkpoint with its card and recipe."""
+    from moofusion.weights.card import model_card
+    from moofusion.weights.export import export_checkpoint
+
+    if task not in problem.task_names:
+        raise UnknownNameError("task", task, problem.task_names)
+    evaluator, space = problem.evaluator, problem.space
+    L = space.coefficients(x[None])[0]
+    owner = evaluator.module(problem.tasks[problem.task_names.index(task)])
+    modules = evaluator.pool.model.modules
+    head = next(name for name, module in modules.items() if module is owner)
+    heads = [n for n, m in modules.items() if n != "base" and evaluator.pool.model.head_names(m)]
+    sources = _sources(problem)
+    card = model_card(
+        base=sources["base"],
+        experts={name: sources[name] for name in space.experts},
+        groups=space.partition.names,
+        coefficients=L,
+        metrics=metrics,
+        metric_names={t.name: t.objective.name for t in problem.tasks},
+        chosen=chosen,
+        head=task,
+        other_heads=[name for name in heads if name != head],
+        model_class=type(owner).__name__,
+        settings=settings,
+    )
+    recipe = {
+        "method": "linear",
+        "sources": sources,
+        "space": repr(space),
+        "groups": list(space.partition.names),
+        "experts": list(space.experts),
+        "coefficients": L.tolist(),
+        "static": space.static.tolist() if space.partition.has_static else None,
+        "decision_vector": x.tolist(),
+        "metrics": metrics,
+        "chosen": chosen,
+        "head": task,
+        "settings": {k: v for k, v in settings.items() if k not in ("spec", "result")},
+    }
+    return export_checkpoint(
+        evaluator.pool,
+        evaluator.weights(L),
+        to=to,
+        head=head,
+        card=card,
+        recipe=recipe,
+        dtype=dtype,
+        force=force,
+    )
+
+
+def _sources(problem: MergeProblem) -> dict[str, str]:
+    """Where the models came from, as the user wrote it where that is known."""
+    if problem.spec is not None:
+        return {"base": problem.spec.pool.base, **problem.spec.pool.experts}
+    folders = problem.evaluator.pool.folders
+    return {name: str(folder or "a module in memory") for name, folder in folders.items()}

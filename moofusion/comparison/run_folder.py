@@ -1,0 +1,185 @@
+"""Run folders: what a search leaves on disk, checked before anything is written over."""
+
+from __future__ import annotations
+
+import json
+import platform
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moofusion.comparison.front import PointSet, read_rows
+from moofusion.errors import RunError
+from moofusion.problems import MergeProblem
+from moofusion.tasks import Metric
+
+if TYPE_CHECKING:
+    from moofusion.comparison.result import SearchResult
+
+__all__ = [
+    "mark_finished",
+    "prepare_folder",
+    "read_evaluated",
+    "read_references",
+    "read_settings",
+    "run_settings",
+    "write_references",
+]
+
+Array = NDArray[np.float64]
+
+_FILES = (
+    "run.json",
+    "evaluations.csv",
+    "front.csv",
+    "references.csv",
+    "front.png",
+    "front_search.png",
+    "summary.md",
+)
+_PACKAGES = ("moofusion", "pymoo", "moocore", "torch", "transformers", "numpy")
+
+
+def run_settings(
+    problem: MergeProblem, algorithm: str, evaluations: int, seed: int, command: str | None
+) -> dict[str, Any]:
+    """Everything that decides a run, and the machine and versions it ran on."""
+    import torch
+
+    device = problem.evaluator.pool.model.device
+    return {
+        "problem": problem.title,
+        "tasks": list(problem.task_names),
+        "algorithm": algorithm,
+        "evaluations": evaluations,
+        "seed": seed,
+        "fingerprint": problem.fingerprint(),
+        "held_out_test": problem.has_test_split,
+        "spec": problem.spec.model_dump() if problem.spec else None,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in _PACKAGES},
+        "command": command,
+    }
+
+
+def prepare_folder(folder: Path, settings: dict[str, Any], *, resume: bool, force: bool) -> None:
+    """Make or check the run folder; nothing of a user's is ever overwritten unasked."""
+    if resume:
+        stored = read_settings(folder)
+        for key in ("problem", "tasks", "algorithm", "evaluations", "seed", "fingerprint"):
+            if stored.get(key) != settings[key]:
+                raise RunError(
+                    f"cannot resume {folder}: its {key} is {stored.get(key)!r}, this command "
+                    f"has {settings[key]!r}; repeat the original command with --resume"
+                )
+        for key in ("device", "threads"):
+            if stored.get(key) != settings[key]:
+                warnings.warn(
+                    f"{folder} was begun with {key} = {stored.get(key)!r}, now {settings[key]!r}; "
+                    "the last digits may differ from an uninterrupted run",
+                    UserWarning,
+                    stacklevel=3,
+                )
+        return
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        if not force:
+            hint = "--resume continues it, " if (folder / "run.json").exists() else ""
+            raise RunError(
+                f"{folder} exists already; {hint}--force replaces it, or choose another folder"
+            )
+        if not (folder / "run.json").exists():
+            raise RunError(f"{folder} holds other files than a run; choose another folder")
+        for file in _FILES:
+            (folder / file).unlink(missing_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(folder / "run.json", settings)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error}") from error
+
+
+def mark_finished(folder: Path, found: SearchResult) -> None:
+    """Mark the run as finished, with what is needed to read it back."""
+    metrics = [
+        {"name": m.name, "direction": m.direction, "best": m.best, "percent": m.percent}
+        for m in found.front.metrics
+    ]
+    scale = found.front.scale_test
+    result = {
+        "seconds": found.seconds,
+        "metrics": metrics,
+        "scale_search": found.front.scale_search.tolist(),
+        "scale_test": None if scale is None else scale.tolist(),
+        "hypervolume": {split: found.hypervolume(split) for split in found.splits},
+    }
+    stored = read_settings(folder)
+    _write_json(folder / "run.json", {**stored, "result": result})
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Contents of run.json."""
+    try:
+        settings: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{folder} holds no run (there is no run.json)") from error
+    except (OSError, json.JSONDecodeError) as error:
+        raise RunError(f"{folder}/run.json cannot be read: {error}") from error
+    return settings
+
+
+def write_references(path: Path, references: PointSet) -> None:
+    """Write base, experts and controls; numbers read back bit for bit."""
+    import pandas as pd
+
+    columns: dict[str, Any] = {"model": list(references.labels)}
+    for split in references.splits:
+        for j, task in enumerate(references.tasks):
+            columns[f"{task}:{split}"] = references.values(split)[:, j]
+    pd.DataFrame(columns).to_csv(path, index=False, lineterminator="\n")
+
+
+def read_references(path: Path, settings: Mapping[str, Any]) -> PointSet:
+    """Read what :func:`write_references` wrote."""
+    rows = read_rows(path)
+    result, tasks = settings["result"], tuple(settings["tasks"])
+
+    def values(split: str) -> Array:
+        return np.array([[float(row[f"{task}:{split}"]) for task in tasks] for row in rows])
+
+    held_out = result["scale_test"] is not None
+    return PointSet(
+        tuple(row["model"] for row in rows),
+        tasks,
+        tuple(Metric(**metric) for metric in result["metrics"]),
+        values("search"),
+        values("test") if held_out else None,
+        np.array(result["scale_search"]),
+        np.array(result["scale_test"]) if held_out else None,
+    )
+
+
+def read_evaluated(path: Path, references: PointSet) -> Array:
+    """Metric values of every evaluation of a run, shape ``(N, M)``; NaN where it failed."""
+    keys = [f"{t}/{m.name}" for t, m in zip(references.tasks, references.metrics, strict=True)]
+    try:
+        return np.array(
+            [
+                [float(row[key]) if row["status"] == "ok" else np.nan for key in keys]
+                for row in read_rows(path)
+            ]
+        )
+    except (ValueError, KeyError) as error:
+        raise RunError(f"{path} is not an evaluation log of this run ({error})") from error

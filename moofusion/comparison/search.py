@@ -1,0 +1,184 @@
+"""The main job: search one problem with one algorithm, measure the front on test, keep it all."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pymoo.core.algorithm import Algorithm
+from pymoo.optimize import minimize
+
+from moofusion.algorithms.registry import get_algorithm
+from moofusion.comparison.front import Front, PointSet, metric_table
+from moofusion.comparison.log import EvaluationLog
+from moofusion.comparison.quality import REFERENCE, hypervolume, nondominated
+from moofusion.comparison.result import SearchResult
+from moofusion.comparison.run_folder import mark_finished, prepare_folder, run_settings
+from moofusion.errors import ConfigurationError, RunError
+from moofusion.problems import Evaluation, MergeProblem
+
+__all__ = ["search"]
+
+Array = NDArray[np.float64]
+
+#: ``progress(stage, done, total, hypervolume)``, called after every evaluation.
+Progress = Callable[[str, int, int, float], None]
+
+
+def search(
+    problem: MergeProblem,
+    algorithm: str | Algorithm = "nsga2",
+    *,
+    evaluations: int = 200,
+    seed: int = 1,
+    out: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+    command: str | None = None,
+) -> SearchResult:
+    """Search a problem and measure what was found.
+
+    The optimizer sees the search split alone. The front is every non-dominated candidate of the
+    run; it is measured on the test split afterwards, once.
+
+    Args:
+        problem: What to search.
+        algorithm: Name with parameters (``"nsga2:pop_size=20"``) or a pymoo algorithm.
+        evaluations: Budget; an algorithm may finish the generation in which it is reached.
+        seed: Seed of the algorithm.
+        out: Folder for the log and the results; nothing is written without one.
+        resume: Continue the run in `out`.
+        force: Replace the run in `out`.
+        progress: Called after every evaluation.
+        command: Command line that does the same, for the summary.
+
+    Raises:
+        RunError: `out` exists, cannot be resumed, or belongs to another run.
+        ConfigurationError: A wrong algorithm or budget.
+    """
+    if evaluations < 1:
+        raise ConfigurationError(f"evaluations must be positive, got {evaluations}")
+    name = algorithm if isinstance(algorithm, str) else type(algorithm).__name__
+    made = get_algorithm(algorithm, problem) if isinstance(algorithm, str) else algorithm
+    settings = run_settings(problem, name, evaluations, seed, command)
+    folder = Path(out) if out is not None else None
+    if folder is not None:
+        prepare_folder(folder, settings, resume=resume, force=force)
+    started = time.perf_counter()
+    with (
+        EvaluationLog(folder / "evaluations.csv" if folder else None, problem) as log,
+        warnings.catch_warnings(),
+        _Reporter(problem, log, evaluations, progress),
+    ):
+        minimize(problem, made, ("n_eval", evaluations), seed=seed)
+    seconds = time.perf_counter() - started
+    found = _collect(problem, log, settings, seconds, folder, progress)
+    if folder is not None:
+        found.save(folder)
+        mark_finished(folder, found)
+    return found
+
+
+class _Reporter:
+    """Passes every evaluation on to the caller, with the hypervolume so far."""
+
+    def __init__(
+        self, problem: MergeProblem, log: EvaluationLog, total: int, progress: Progress | None
+    ) -> None:
+        self.problem, self.log, self.total, self.progress = problem, log, total, progress
+        self._front: Array | None = None
+
+    def __enter__(self) -> _Reporter:
+        if self.progress is not None:
+            self.problem.anchors()
+            self.progress("search", 0, self.total, 0.0)
+            self.problem.observers.append(self._observe)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.progress is not None:
+            self.problem.observers.remove(self._observe)
+
+    def _observe(self, x: Array, evaluation: Evaluation, cached: bool) -> None:
+        assert self.progress is not None
+        F = self.problem.normalize(self.problem.objectives([evaluation]))
+        pool = F if self._front is None else np.vstack([self._front, F])
+        self._front = pool[nondominated(pool)]
+        done = len(self.log)
+        value = hypervolume(self._front, reference=REFERENCE)
+        self.progress("search", done, max(self.total, done), value)
+
+
+def _collect(
+    problem: MergeProblem,
+    log: EvaluationLog,
+    settings: dict[str, Any],
+    seconds: float,
+    folder: Path | None,
+    progress: Progress | None,
+) -> SearchResult:
+    """Front of the log and references, on both splits."""
+    F = log.objectives()
+    allowed = problem.feasible(log.evaluations)
+    allowed &= np.array([not evaluation.failed for evaluation in log.evaluations], bool)
+    if not allowed.any():
+        raise RunError(
+            f"none of the {len(log)} evaluated candidates is usable: all failed or violate a "
+            "constraint; relax the constraints or search another region"
+        )
+    candidates = np.flatnonzero(allowed)
+    chosen = candidates[nondominated(F[candidates])]
+    chosen = chosen[np.lexsort(F[chosen].T[::-1])]
+    X = np.array([log.X[i] for i in chosen])
+    names, rows = _controls(problem)
+    anchors = {split: problem.anchors(split) for split in _splits(problem)}
+    total = len(names) + len(X)
+
+    def measured(split: str) -> tuple[Array, Array]:
+        known = list(anchors[split].evaluations)
+        for row in rows[len(known) :]:
+            known += problem.measured_uniform(row[None], split=split)
+        front = []
+        for i, x in enumerate(X):
+            front.append(problem.record(x, split=split))
+            if progress is not None and split == "test":
+                progress("test", len(names) + i + 1, total, float("nan"))
+        return metric_table(problem, known), metric_table(problem, front)
+
+    ref_search, front_search = measured("search")
+    ref_test, front_test = measured("test") if "test" in anchors else (None, None)
+    scales = {s: np.array([a.ideal, a.nadir]) for s, a in anchors.items()}
+    shared = (problem.task_names, tuple(task.objective for task in problem.tasks))
+    scale = (scales["search"], scales.get("test"))
+    front = Front(
+        tuple(str(i + 1) for i in range(len(X))),
+        *shared,
+        front_search,
+        front_test,
+        *scale,
+        X,
+        problem.space.names,
+        np.array([log.evaluations[i].cost for i in chosen]),
+    )
+    references = PointSet(tuple(names), *shared, ref_search, ref_test, *scale)
+    evaluated = metric_table(problem, log.evaluations)
+    return SearchResult(front, references, evaluated, settings, seconds, problem, folder)
+
+
+def _controls(problem: MergeProblem) -> tuple[list[str], Array]:
+    """Names and task-wise coefficients of the anchors, the average and task arithmetic."""
+    K = problem.space.n_experts
+    anchors = problem.anchors()
+    extra = [("average", 1 / K), ("task arithmetic 0.3", 0.3)]
+    rows = np.vstack([anchors.L, *[np.full((1, K), value) for _, value in extra]])
+    return [*anchors.names, *(name for name, _ in extra)], rows
+
+
+def _splits(problem: MergeProblem) -> tuple[str, ...]:
+    return ("search", "test") if problem.has_test_split else ("search",)
