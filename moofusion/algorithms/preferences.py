@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import comb
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +40,8 @@ def simplex_lattice(n_parts: int, partitions: int) -> Array:
             f"a simplex lattice needs positive sizes, got {n_parts} parts, {partitions} partitions"
         )
     places = partitions + n_parts - 1
-    bars = np.array(list(combinations(range(places), n_parts - 1)), dtype=np.int64)
-    bars = bars.reshape(-1, n_parts - 1)
+    chosen = list(combinations(range(places), n_parts - 1))
+    bars = np.array(chosen, dtype=np.int64).reshape(len(chosen), n_parts - 1)
     edges = np.hstack([np.full((len(bars), 1), -1), bars, np.full((len(bars), 1), places)])
     return np.asarray((np.diff(edges, axis=1) - 1) / partitions)
 
@@ -105,9 +106,9 @@ def parse_preference(
         for name in preference:
             if name not in names:
                 raise UnknownNameError("objective in the preference", name, names)
-        weights = np.array([float(preference.get(name, 0.0)) for name in names])
+        weights = _numbers([preference.get(name, 0.0) for name in names])
     else:
-        weights = np.asarray(preference, float)
+        weights = _numbers(preference)
         if weights.shape != (len(names),):
             raise ConfigurationError(
                 f"a preference needs {len(names)} numbers ({', '.join(names)}), "
@@ -121,6 +122,13 @@ def parse_preference(
     if weights.sum() == 0:
         raise ConfigurationError("all preference weights are zero; at least one must be positive")
     return np.asarray(weights / weights.sum())
+
+
+def _numbers(values: Any) -> Array:
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"preference weights must be numbers, got {values!r}") from error
 
 
 def _parse_text(text: str) -> dict[str, float]:

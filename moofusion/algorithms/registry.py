@@ -75,6 +75,8 @@ def get_algorithm(text: str, problem: Any) -> Algorithm:
         if key not in entry.parameters:
             raise UnknownNameError(f"parameter of {name}", key, entry.parameters)
         values[key] = _value(value)
+        kind = inspect.signature(entry.make).parameters[key].annotation
+        _check_value(text, key, str(kind), values[key])
     try:
         # Operators given as defaults are shared objects in pymoo; a copy gets its own.
         return copy.deepcopy(entry.make(problem, **values))
@@ -87,6 +89,17 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _check_value(text: str, key: str, declared: str, value: Any) -> None:
+    """Raise unless a value suits its parameter as it is declared; whole numbers are counts."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    if "int" in declared and not (number and isinstance(value, int) and value >= 1):
+        raise ConfigurationError(
+            f"algorithm {text!r}: {key} must be a whole number of at least 1, got {value!r}"
+        )
+    if "float" in declared and not number:
+        raise ConfigurationError(f"algorithm {text!r}: {key} must be a number, got {value!r}")
 
 
 def _sampling(name: str) -> Any:
@@ -161,7 +174,7 @@ def _spea2(problem: Any, pop_size: int = 20, sampling: str = "coefficients") -> 
 
 
 def _rvea(problem: Any, pop_size: int = 20, sampling: str = "coefficients") -> Algorithm:
-    from pymoo.algorithms.moo.rvea import RVEA
+    from moofusion.algorithms.rvea import RVEA
 
     directions = _directions(problem, pop_size)
     return RVEA(directions, pop_size=pop_size, sampling=_sampling(sampling))

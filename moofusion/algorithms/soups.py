@@ -122,7 +122,8 @@ class RewardedSoup(ListedProposals):
             )
         else:
             r = np.atleast_2d(np.asarray(self.preferences, float))
-            if r.shape[1] != len(tasks) or (r < 0).any() or (r.sum(axis=1) <= 0).any():
+            usable = r.shape[1] == len(tasks) and np.isfinite(r).all() and (r >= 0).all()
+            if not usable or (r.sum(axis=1) == 0).any():
                 raise ConfigurationError(
                     f"preferences: expected rows of {len(tasks)} non-negative numbers, not all "
                     f"zero, got an array of shape {r.shape}"

@@ -62,7 +62,13 @@ class Space(ABC):
         self.n_var = len(self.names)
         self.xl = np.full(self.n_var, float(lower))
         self.xu = np.full(self.n_var, float(upper))
-        self.static = np.broadcast_to(np.asarray(static, float), (self.n_experts,)).copy()
+        fixed = np.asarray(static, float)
+        if fixed.shape not in ((), (self.n_experts,)) or not np.isfinite(fixed).all():
+            raise ConfigurationError(
+                f"static coefficients: expected a number, or one for each of the "
+                f"{self.n_experts} experts, got {static!r}"
+            )
+        self.static = np.broadcast_to(fixed, (self.n_experts,)).copy()
 
     @property
     def n_experts(self) -> int:
@@ -132,6 +138,14 @@ class LinearSpace(Space):
         """Least-squares decision vectors of `L`, clipped to the bounds."""
         controls = np.einsum("cg,pgk->pck", self._inverse, np.asarray(L, float))
         return np.asarray(np.clip(controls.reshape(len(L), self.n_var), self.xl, self.xu))
+
+    def uniform(self, L: Array) -> Array:
+        """Decision vectors for task-wise coefficients ``(P, K)``, the same in every group."""
+        if not np.allclose(self.basis.sum(axis=1), 1):
+            return super().uniform(L)
+        # A basis that sums to one keeps constants: equal controls, without a least-squares detour.
+        controls = np.tile(np.asarray(L, float), self.basis.shape[1])
+        return np.asarray(np.clip(controls, self.xl, self.xu))
 
     def pullback(self, x: Array, dL: Array) -> Array:
         """Chain rule: ``basis.T @ dL``."""
@@ -311,5 +325,5 @@ def make_space(
     partition = layout.partition(granularity or default, select=select)
     try:
         return space_class(partition, experts, **options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigurationError(f"space {kind!r}: {error}") from error

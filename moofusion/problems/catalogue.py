@@ -38,7 +38,7 @@ def problem_spec(
         raise UnknownNameError(
             "problem", problem, known, hint="A path to a .toml file is also accepted."
         )
-    cuts = {k: list(v) for k, v in (("tasks", tasks), ("experts", experts)) if v is not None}
+    cuts = {k: v for k, v in (("tasks", tasks), ("experts", experts)) if v is not None}
     return read_spec(path, {**(overrides or {}), **cuts})
 
 
@@ -74,10 +74,11 @@ def get_problem(
         >>> problem.n_var, problem.n_obj
         (2, 2)
     """
-    changes = dict(overrides or {})
+    changes: dict[str, Any] = {}
     if space is not None:
-        table = {"kind": space} if isinstance(space, str) else dict(space)
-        changes |= {"space": table}
+        changes["space"] = {"kind": space} if isinstance(space, str) else dict(space)
+    # After the table itself, so that {"space.upper": 2} still finds its place.
+    changes |= overrides or {}
     if device is not None:
         changes["device"] = device
     spec = problem_spec(problem, tasks=tasks, experts=experts, overrides=changes)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import torch
 import xxhash
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -138,10 +139,14 @@ class Evaluator:
             The loss, and dLoss/dL of shape ``(G, K)``.
 
         Raises:
-            ConfigurationError: The task has no differentiable loss.
+            ConfigurationError: The task has no differentiable loss, or no samples were given.
         """
         if indices is None:
             indices = np.arange(task.n_samples(split))
+        if len(indices) == 0:
+            raise ConfigurationError(
+                f"task {task.name!r} has no samples to differentiate on in its {split!r} split"
+            )
         model = self.pool.model
         with self._lock:
             started = time.perf_counter()
@@ -174,14 +179,27 @@ class Evaluator:
             return self._whole(row[None], out=self.pool.model.weights).clone()
 
     def fingerprint(self, split: str) -> str:
-        """Hash of weights, space and data: equal fingerprints, equal metrics for equal x."""
+        """Hash of weights, heads, space and data: equal fingerprints, equal metrics for equal x."""
         space = self.space
         digest = xxhash.xxh3_128(self._weights_fingerprint.encode())
         digest.update(repr((space, space.partition.segments, space.experts)).encode())
         digest.update(np.concatenate([space.xl, space.xu, space.static]).tobytes())
+        # What the space makes of two decision vectors tells its other options (scale, basis).
+        place = np.modf(np.arange(1, space.n_var + 1) * 0.6180339887498949)[0]
+        probes = space.xl + (space.xu - space.xl) * np.stack([place, 1 - place])
+        digest.update(np.round(space.coefficients(probes), 9).tobytes())
         for task in self.tasks:
             digest.update(f"{task.objective}{task.fingerprint(split)}".encode())
+            for name, tensor in self._head(task).items():
+                digest.update(name.encode())
+                digest.update(tensor.cpu().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+    def _head(self, task: Task) -> dict[str, Tensor]:
+        """Tensors of the task's module that are not merged."""
+        shared = self.pool.model.weights.untyped_storage().data_ptr()
+        state = self.module(task).state_dict()
+        return {k: v for k, v in state.items() if v.untyped_storage().data_ptr() != shared}
 
     @cached_property
     def _weights_fingerprint(self) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import cloudpickle
 
+from moofusion.errors import ConfigurationError
 from moofusion.problems.evaluator import Evaluator
 
 __all__ = ["EvaluatorHandle"]
@@ -71,6 +72,11 @@ class EvaluatorHandle:
     def _reopen(self) -> Evaluator:
         if self.key not in _reopened:
             assert self._file is not None
+            if not self._file.exists():
+                raise ConfigurationError(
+                    "this copy of a problem has outlived the problem it was pickled from, and "
+                    "pickles carry no weights; make the problem again instead"
+                )
             # This file was written by the process that made the handle, not downloaded.
             with self._file.open("rb") as file:
                 recipe: Callable[[], Evaluator] = cloudpickle.load(file)

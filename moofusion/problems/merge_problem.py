@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 from pymoo.core.problem import Problem
 
@@ -202,8 +202,13 @@ class MergeProblem(Problem):
         return all(task.has_split("test") for task in self.tasks)
 
     def fingerprint(self, split: str | None = None) -> str:
-        """Hash of weights, space and data of a split."""
-        return self.evaluator.fingerprint(split or self.split)
+        """Hash of weights, space, constraints and data of a split."""
+        found = self.evaluator.fingerprint(split or self.split)
+        return (
+            xxhash.xxh3_128_hexdigest(f"{found}{self.constraints}".encode())
+            if self.constraints
+            else found
+        )
 
     def name(self) -> str:
         """Title of the problem."""
@@ -281,7 +286,15 @@ class MergeProblem(Problem):
         return loss, self.space.pullback(x, dL)
 
     def _evaluate(self, X: Array, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        pairs = [self._recorded(x, self.split) for x in np.asarray(X, float)]
+        if self.elementwise:  # pymoo's runners hand over one vector at a time
+            single = dict(out)
+            self._evaluate_rows(np.asarray(X, float)[None], single)
+            out.update({key: values[0] for key, values in single.items()})
+        else:
+            self._evaluate_rows(np.asarray(X, float), out)
+
+    def _evaluate_rows(self, X: Array, out: dict[str, Any]) -> None:
+        pairs = [self._recorded(x, self.split) for x in X]
         found = [evaluation for evaluation, _ in pairs]
         out["F"] = self.objectives(found)
         if self.constraints:
@@ -292,9 +305,13 @@ class MergeProblem(Problem):
         out["seconds"] = np.array([e.seconds for e in found])
         out["failed"] = np.array([float(e.failed) for e in found])
         if "dF" in out:
-            out["dF"] = self._jacobians(np.asarray(X, float))
+            out["dF"] = self._jacobians(X)
 
     def _recorded(self, x: Array, split: str) -> tuple[Evaluation, bool]:
+        if x.shape != (self.n_var,):
+            raise ConfigurationError(
+                f"{self.title}: a decision vector has shape {x.shape}, expected ({self.n_var},)"
+            )
         key = (split, x.tobytes())
         hit = key in self._cache
         if not hit:
@@ -397,10 +414,14 @@ class MergeProblem(Problem):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MergeProblem:
         # Weights, cache and observers are shared: a copy is for bookkeeping, not another problem.
-        twin = copy.copy(self)
+        twin = type(self).__new__(type(self))
         memo[id(self)] = twin
+        twin.__dict__.update(self.__dict__)
         twin.xl, twin.xu = self.xl.copy(), self.xu.copy()
         return twin
+
+    def __copy__(self) -> MergeProblem:
+        return self.__deepcopy__({})
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -17,6 +18,10 @@ from moofusion.problems.merge_problem import MergeProblem, _open_evaluator
 from moofusion.tasks.base import Task
 
 __all__ = ["ProblemSpec", "apply_overrides", "read_spec"]
+
+
+# Members of unions, which pydantic reports among the keys.
+_UNION_MEMBER = re.compile(r"^(image|text)-classification$|^(str|float)$|\[")
 
 
 class _Table(BaseModel):
@@ -190,7 +195,7 @@ def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> Problem
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"problem file {path} cannot be read: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"problem file {path} is not valid TOML: {error}") from error
@@ -219,10 +224,16 @@ def apply_overrides(raw: dict[str, Any], overrides: Mapping[str, Any], *, where:
     """
     rest = dict(overrides)
     tasks, experts = rest.pop("tasks", None), rest.pop("experts", None)
-    pool = raw.get("pool", {})
+    # Tables of another form are left as they are, for the validation to explain.
+    pool = raw["pool"] if isinstance(raw.get("pool"), dict) else {}
+    listed = raw.get("tasks", [])
+    if not isinstance(listed, list) or not all(isinstance(task, dict) for task in listed):
+        return
     if tasks is not None:
         known = [task.get("name") for task in raw.get("tasks", [])]
         _require_names("task", tasks, known)
+        if list(tasks) != known:
+            raw["title"] = f"{raw['title']} ({', '.join(tasks)})"
         raw["tasks"] = [t for name in tasks for t in raw["tasks"] if t.get("name") == name]
         heads = [task.get("head") or task.get("name") for task in raw["tasks"]]
         if experts is None and all(head in pool.get("experts", {}) for head in heads):
@@ -237,7 +248,9 @@ def apply_overrides(raw: dict[str, Any], overrides: Mapping[str, Any], *, where:
         for step in path:
             place = _step(place, step, key, where)
         if not isinstance(place, dict):
-            raise ConfigurationError(f"override {key!r}: {'.'.join(path)} is not a table")
+            raise ConfigurationError(
+                f"override {key!r} of {where}: {'.'.join(path)} is not a table"
+            )
         place[last] = value
 
 
@@ -267,10 +280,7 @@ def _explain(error: ValidationError) -> str:
     """The validation errors as sentences: key, what was expected, what came."""
     lines = []
     for item in error.errors():
-        # The tag of a discriminated union is not a key of the file.
-        steps = [
-            str(s) for s in item["loc"] if s not in ("image-classification", "text-classification")
-        ]
+        steps = [str(s) for s in item["loc"] if not _UNION_MEMBER.search(str(s))]
         key = ".".join(steps)
         if item["type"] == "extra_forbidden":
             known = sorted(_keys_at(steps[:-1], item["loc"]))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ def _read_npz(path: Path, splits: Mapping[str, str] | None) -> LabelledData:
     try:
         with file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, KeyError, EOFError, TypeError, BadZipFile) as error:
+    except Exception as error:  # damage shows as zip, zlib, numpy and end-of-file errors
         raise DataError(f"{path} cannot be read as plain arrays: {error}") from error
     items: dict[str, Any] = {}
     labels: dict[str, NDArray[np.int64]] = {}
@@ -111,37 +111,44 @@ def _read_dataset(
 
     try:
         if (path / "dataset_dict.json").exists():
-            loaded = datasets.load_from_disk(str(path))
-            available = list(loaded)
+            loaded = dict(datasets.load_from_disk(str(path)))
+        elif (path / "state.json").exists():
+            loaded = {"train": datasets.load_from_disk(str(path))}
         else:
-            available = datasets.get_dataset_split_names(source, name)
             loaded = None
+        available = list(loaded or datasets.get_dataset_split_names(source, name))
     except Exception as error:  # the loader raises a dozen unrelated types
         raise DataError(
             f"the data set {source!r} cannot be opened: {error}; expected an .npz file, a folder "
             "or a hub id that `datasets.load_dataset` reads"
         ) from error
     wanted = dict(splits) if splits else _default_splits(available)
-    items: dict[str, Any] = {}
-    labels: dict[str, NDArray[np.int64]] = {}
-    classes: tuple[str, ...] = ()
+    tables: dict[str, Any] = {}
     for split, origin in wanted.items():
         base = origin.split("[", 1)[0]
         if base not in available:
             raise DataError(f"data set {source!r} has no split {base!r}; it has {available}")
-        if loaded is None:
-            table = datasets.load_dataset(source, name, split=origin)
-        else:
-            table = _slice_split(loaded, origin)
+        try:
+            if loaded is None:
+                table = datasets.load_dataset(source, name, split=origin)
+            else:
+                table = _slice_split(loaded, origin)
+        except Exception as error:  # as above
+            raise DataError(
+                f"split {origin!r} of data set {source!r} cannot be read: {error}"
+            ) from error
         for wants in (column, label):
             if wants not in table.column_names:
                 raise DataError(
                     f"data set {source!r} has no column {wants!r}; it has {table.column_names}"
                 )
-        classes = classes or _classes(table, label)
-        items[split] = list(table[column])
-        labels[split] = _codes(table[label], classes)
-    return LabelledData(items, labels, classes)
+        tables[split] = table
+    classes = _classes(list(tables.values()), label)
+    return LabelledData(
+        {split: list(table[column]) for split, table in tables.items()},
+        {split: _codes(table, label, classes, wanted[split]) for split, table in tables.items()},
+        classes,
+    )
 
 
 def _default_splits(available: Sequence[str]) -> dict[str, str]:
@@ -155,30 +162,36 @@ def _default_splits(available: Sequence[str]) -> dict[str, str]:
 
 def _slice_split(loaded: Any, origin: str) -> Any:
     """A split of a data set on disk in the notation of `load_dataset`, ``"train[10:20]"``."""
-    base, _, bounds = origin.partition("[")
+    base, bracket, _ = origin.partition("[")
     table = loaded[base]
-    if not bounds:
+    if not bracket:
         return table
+    bounds = re.fullmatch(r"\[(-?\d*):(-?\d*)\]", origin.removeprefix(base))
+    if not bounds:
+        raise DataError("expected a form such as 'train[:1000]'")
+    start, stop = (int(bound) if bound else None for bound in bounds.groups())
+    return table.select(range(len(table))[start:stop])
+
+
+def _classes(tables: Sequence[Any], label: str) -> tuple[str, ...]:
+    """Names of the feature, else the values that occur in any of the splits."""
+    names = getattr(tables[0].features[label], "names", None)
+    if names:
+        return tuple(names)
+    found = {value for table in tables for value in table[label]}
+    if None in found:
+        raise DataError(f"column {label!r} has rows without a label")
+    return tuple(str(value) for value in sorted(found))
+
+
+def _codes(table: Any, label: str, classes: tuple[str, ...], origin: str) -> NDArray[np.int64]:
+    """Labels as indices into `classes`."""
+    coded = hasattr(table.features[label], "names")
+    index = {i if coded else name: i for i, name in enumerate(classes)}
     try:
-        start, _, stop = bounds.rstrip("]").partition(":")
-        rows = range(len(table))[slice(int(start) if start else None, int(stop) if stop else None)]
-    except ValueError as error:
-        raise DataError(f"split {origin!r}: expected a form such as 'train[:1000]'") from error
-    return table.select(rows)
-
-
-def _classes(table: Any, label: str) -> tuple[str, ...]:
-    feature = table.features[label]
-    names = getattr(feature, "names", None)
-    return tuple(names) if names else tuple(str(v) for v in sorted(set(table[label])))
-
-
-def _codes(values: Sequence[Any], classes: tuple[str, ...]) -> NDArray[np.int64]:
-    """Labels as indices into `classes`; class labels of `datasets` already are."""
-    if all(isinstance(v, int) and 0 <= v < len(classes) for v in values):
-        return np.asarray(values, np.int64)
-    index = {name: i for i, name in enumerate(classes)}
-    try:
-        return np.array([index[str(v)] for v in values], np.int64)
+        return np.array([index[v if coded else str(v)] for v in table[label]], np.int64)
     except KeyError as error:
-        raise DataError(f"label {error} is not among the classes {list(classes)}") from error
+        raise DataError(
+            f"split {origin!r}: label {error} is not among the classes {list(classes)}; choose "
+            "splits that are labelled"
+        ) from error

@@ -58,6 +58,11 @@ class TextClassification(ClassificationTask):
         if isinstance(self._tokenizer, str | Path):
             self._tokenizer = _load_tokenizer(self._tokenizer, self.name)
         if self._tokenizer.pad_token is None:
+            if self._tokenizer.eos_token is None:
+                raise DataError(
+                    f"task {self.name!r}: the tokenizer has neither a padding nor an "
+                    "end-of-sequence token; set its pad_token"
+                )
             self._tokenizer.pad_token = self._tokenizer.eos_token
         encoded = self._tokenizer(
             list(self._data.items[split]),

@@ -26,6 +26,8 @@ def model_card(
     head: str,
     other_heads: Sequence[str],
     model_class: str,
+    pretrained: bool,
+    dtype: str,
     settings: Mapping[str, Any],
 ) -> str:
     """Markdown with the front matter that model hubs read.
@@ -41,6 +43,8 @@ def model_card(
         head: Task whose head the checkpoint carries.
         other_heads: Tasks whose heads are stored beside it.
         model_class: Class of the checkpoint.
+        pretrained: Whether it is a class of transformers.
+        dtype: Precision in which the weights are stored.
         settings: What was run.
     """
     names = list(experts)
@@ -78,6 +82,7 @@ def model_card(
     lines += [
         "",
         "The search split chose the model; the test split was not used for any choice.",
+        *_rounding(dtype),
         "",
         "## Coefficients",
         "",
@@ -91,35 +96,60 @@ def model_card(
     else:
         lines += [f"{len(groups)} groups; all coefficients are in `merge.json`. Means:", ""]
         lines += [f"- {n}: {v:.4f}" for n, v in zip(names, coefficients.mean(0), strict=True)]
-    lines += ["", "## Use", "", *_usage(head, other_heads, model_class), ""]
+    use = _pretrained_usage if pretrained else _module_usage
+    lines += ["", "## Use", "", f"The checkpoint carries the head of **{head}**.", ""]
+    lines += ["```python", *use(model_class, other_heads), "```", ""]
+    if other_heads:
+        lines += [f"Heads stored beside it: {', '.join(other_heads)}.", ""]
     return "\n".join(lines)
 
 
-def _usage(head: str, other_heads: Sequence[str], model_class: str) -> list[str]:
+def _rounding(dtype: str) -> list[str]:
+    if dtype == "float32":
+        return []
+    return ["", f"Measured in float32; the weights are stored rounded to {dtype}."]
+
+
+def _pretrained_usage(model_class: str, other_heads: Sequence[str]) -> list[str]:
     lines = [
-        f"The checkpoint carries the head of **{head}**.",
-        "",
-        "```python",
         f"from transformers import {model_class}",
         "",
-        f'model = {model_class}.from_pretrained("PATH")',
+        'path = "PATH"',
+        f"model = {model_class}.from_pretrained(path)",
     ]
     if other_heads:
         lines += [
             "",
-            "# the same weights with the head of another task:",
+            "# The same weights with the head of another task. transformers reports a classifier",
+            "# that it could not fill; the last line fills it.",
             "from safetensors.torch import load_file",
             "from transformers import AutoConfig",
             "",
-            f'config = AutoConfig.from_pretrained("PATH/heads/{other_heads[0]}")',
+            f'task = "{other_heads[0]}"',
+            'config = AutoConfig.from_pretrained(f"{path}/heads/{task}")',
             f"model = {model_class}.from_pretrained(",
-            '    "PATH", config=config, ignore_mismatched_sizes=True)',
-            f'head = load_file("PATH/heads/{other_heads[0]}/head.safetensors")',
+            "    path, config=config, ignore_mismatched_sizes=True)",
+            'head = load_file(f"{path}/heads/{task}/head.safetensors")',
             "model.load_state_dict(head, strict=False)",
         ]
-    lines.append("```")
+    return lines
+
+
+def _module_usage(model_class: str, other_heads: Sequence[str]) -> list[str]:
+    lines = [
+        "from safetensors.torch import load_file",
+        "",
+        'path = "PATH"',
+        f'weights = load_file(f"{{path}}/model.safetensors")  # of your {model_class}',
+        "model.load_state_dict(weights, strict=False)  # tied tensors are stored once",
+    ]
     if other_heads:
-        lines += ["", f"Heads stored beside it: {', '.join(other_heads)}."]
+        lines += [
+            "",
+            "# with the head of another task:",
+            f'head = load_file(f"{{path}}/heads/{other_heads[0]}/head.safetensors")',
+            "model.load_state_dict(head, strict=False)",
+        ]
     return lines
 
 

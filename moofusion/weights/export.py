@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -102,11 +103,9 @@ def export_checkpoint(
         others = _save_heads(pool, head, temporary / "heads", dtype)
         _copy_companions(pool.folders.get(head) or pool.folders.get("base"), temporary)
         (temporary / "README.md").write_text(card, encoding="utf-8")
-        (temporary / "merge.json").write_text(json.dumps(recipe, indent=2) + "\n")
-        temporary.chmod(0o755)
-        if to.exists():
-            shutil.rmtree(to)
-        temporary.rename(to)
+        (temporary / "merge.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+        _share(temporary)
+        _swap(temporary, to)
     except OSError as error:
         raise RunError(f"{to} cannot be written: {error}") from error
     finally:
@@ -114,21 +113,50 @@ def export_checkpoint(
     return Exported(to, head, tuple(others))
 
 
+def _share(folder: Path) -> None:
+    """Give everything the permissions of ordinary files: temporary ones are their owner's alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
+def _swap(new: Path, place: Path) -> None:
+    """Rename `new` to `place`; what was there goes only when the new one is in its place."""
+    if not place.exists():
+        new.rename(place)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent)) / place.name
+    place.rename(old)
+    try:
+        new.rename(place)
+    except BaseException:
+        old.rename(place)
+        raise
+    finally:
+        shutil.rmtree(old.parent, ignore_errors=True)
+
+
 def _save(module: Any, folder: Path, dtype: str) -> None:
     from moofusion.weights.sources import quiet_transformers
 
     state = _detached(module, dtype)
     if hasattr(module, "save_pretrained"):
-        before = module.config.dtype
-        module.config.dtype = dtype
         with quiet_transformers():
             module.save_pretrained(folder, state_dict=state)
-        module.config.dtype = before
+        # It names the precision of the module in memory, not the one that was written.
+        _save_config(module.config, folder, dtype)
     else:
         from safetensors.torch import save_file
 
         distinct = {id(value): key for key, value in reversed(state.items())}
         save_file({key: state[key] for key in distinct.values()}, folder / "model.safetensors")
+
+
+def _save_config(config: Any, folder: Path, dtype: str) -> None:
+    before, config.dtype = config.dtype, dtype
+    config.save_pretrained(folder)
+    config.dtype = before
 
 
 def _detached(module: nn.Module, dtype: str) -> dict[str, Tensor]:
@@ -160,7 +188,7 @@ def _save_heads(pool: LoadedPool, head: str, folder: Path, dtype: str) -> list[s
         save_file({key: state[key] for key in own}, folder / name / "head.safetensors")
         config: Any = getattr(module, "config", None)
         if config is not None:
-            config.save_pretrained(folder / name)
+            _save_config(config, folder / name, dtype)
         written.append(name)
     return written
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from moofusion.errors import ConfigurationError, PoolError
 from moofusion.weights.layout import ParameterLayout
-from moofusion.weights.sources import open_model
+from moofusion.weights.sources import TASK_HEADED, architecture, find_folder, open_model
 from moofusion.weights.vectors import TaskVectors
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadedPool", "ModelPool"]
 
-_TASK_HEADED = re.compile(r"For\w*(Classification|MultipleChoice|QuestionAnswering)$")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 
 
@@ -138,11 +137,15 @@ class ModelPool:
                     extra = [key for key in extra if "pooler" not in key.split(".")]
                 if not extra:
                     base_tensors = {k: v for k, v in base_tensors.items() if k in tensors}
+                # A pooler that the base never had was made for the task, as its head was.
+                poolers = {k for k in tensors if _is_headed(expert) and "pooler" in k.split(".")}
+                poolers -= base_tensors.keys()
                 layout = ParameterLayout({k: tuple(v.shape) for k, v in base_tensors.items()})
                 flat_base = torch.zeros(layout.size, device=device)
                 deltas = torch.zeros(len(self.experts), layout.size, device=device)
                 scratch = torch.zeros(layout.size, device=device)
                 _fill(layout, base_tensors, flat_base, "base")
+            tensors = {k: v for k, v in tensors.items() if k not in poolers}
             _check_same_tensors(name, base_tensors, tensors)
             _fill(layout, tensors, scratch, f"expert {name!r}")
             vectors.append(TaskVectors.subtract(flat_base, scratch, deltas[index]))
@@ -169,8 +172,8 @@ class ModelPool:
         persistent = model.state_dict(keep_vars=True)
         names = [name for name, _ in model.named_parameters()]
         names += [n for n, b in model.named_buffers() if n in persistent and b.is_floating_point()]
-        prefix = getattr(model, "base_model_prefix", "") + "."
-        inside = [name for name in names if name.startswith(prefix)]
+        prefix = _body_prefix(model)
+        inside = [name for name in names if prefix and name.startswith(prefix)]
         if isinstance(self.heads, tuple):
             names = [n for n in names if not any(fnmatch.fnmatchcase(n, p) for p in self.heads)]
             if not names:
@@ -179,24 +182,31 @@ class ModelPool:
             names = inside
         elif self.heads == "auto" and inside and self._experts_are_headed():
             names = inside
-        return {n: n.removeprefix(prefix) if len(prefix) > 1 else n for n in names}
+        return {n: n.removeprefix(prefix) for n in names}
 
     def _experts_are_headed(self) -> bool:
         """Whether the first expert keeps a task head, read from its configuration alone."""
-        source = next(iter(self.experts.values()))
+        name, source = next(iter(self.experts.items()))
         if not isinstance(source, str | Path):
             return _is_headed(source)
-        import transformers
-
-        from moofusion.weights.sources import find_folder
-
-        folder = find_folder(source, role="expert", allow_pickle=self.allow_pickle)
-        named = transformers.AutoConfig.from_pretrained(folder).architectures or [""]
-        return bool(_TASK_HEADED.search(named[0]))
+        role = f"expert {name!r}"
+        folder = find_folder(source, role=role, allow_pickle=self.allow_pickle)
+        return bool(TASK_HEADED.search(architecture(folder, role=role)))
 
 
 def _is_headed(model: nn.Module) -> bool:
-    return bool(_TASK_HEADED.search(type(model).__name__)) and hasattr(model, "base_model_prefix")
+    return bool(TASK_HEADED.search(type(model).__name__)) and hasattr(model, "base_model_prefix")
+
+
+def _body_prefix(model: nn.Module) -> str:
+    """Prefix of the body's tensors within a model with a head, ``"vit."``; empty without one."""
+    named = getattr(model, "base_model_prefix", "")
+    children = dict(model.named_children())
+    if named and named in children:
+        return f"{named}."
+    # CLIPForImageClassification and its kin keep their body under another name.
+    bodies = [name for name, child in children.items() if hasattr(child, "base_model_prefix")]
+    return f"{bodies[0]}." if _is_headed(model) and len(bodies) == 1 else ""
 
 
 def _fill(layout: ParameterLayout, tensors: Mapping[str, Tensor], out: Tensor, role: str) -> None:

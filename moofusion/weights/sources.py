@@ -15,7 +15,10 @@ from moofusion.errors import PoolError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["find_folder", "open_model", "quiet_transformers"]
+__all__ = ["TASK_HEADED", "architecture", "find_folder", "open_model", "quiet_transformers"]
+
+#: Classes of transformers that end in the head of one task.
+TASK_HEADED = re.compile(r"For\w*(Classification|MultipleChoice|QuestionAnswering)$")
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
@@ -94,8 +97,21 @@ def open_model(
 
     if isinstance(source, nn.Module):
         # A copy: its parameters will become views of the flat buffer, the caller's must not.
-        return copy.deepcopy(source).eval(), None
+        return copy.deepcopy(source).float().eval(), None
     folder = find_folder(source, role=role, allow_pickle=allow_pickle)
+    named = architecture(folder, role=role)
+    pickled = _check_weight_files(folder, role, allow_pickle)
+    return _from_pretrained(folder, role, named, pickled), folder
+
+
+def architecture(folder: Path, *, role: str) -> str:
+    """Name of the class that a checkpoint asks for, read from its configuration alone.
+
+    Raises:
+        PoolError: There is no configuration, or it cannot be used.
+    """
+    import transformers
+
     if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
         raise PoolError(
             f"{role}: {folder} holds a LoRA adapter, not a full model; merge it into its base "
@@ -103,8 +119,12 @@ def open_model(
         )
     if not (folder / "config.json").exists():
         raise PoolError(f"{role}: {folder} has no config.json, so its architecture is unknown")
-    pickled = _check_weight_files(folder, role, allow_pickle)
-    return _from_pretrained(folder, role, pickled), folder
+    try:
+        with quiet_transformers():
+            config = transformers.AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PoolError(f"{role}: {folder}/config.json cannot be used: {error}") from error
+    return str((getattr(config, "architectures", None) or ["AutoModel"])[0])
 
 
 def _check_weight_files(folder: Path, role: str, allow_pickle: bool) -> bool:
@@ -113,7 +133,12 @@ def _check_weight_files(folder: Path, role: str, allow_pickle: bool) -> bool:
 
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        names = set(json.loads(index.read_text())["weight_map"].values())
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PoolError(
+                f"{role}: {index} does not list the weight files; fetch it again"
+            ) from error
         files = [folder / name for name in sorted(names)]
     else:
         files = sorted(folder.glob("*.safetensors"))
@@ -142,15 +167,10 @@ def _check_weight_files(folder: Path, role: str, allow_pickle: bool) -> bool:
     return False
 
 
-def _from_pretrained(folder: Path, role: str, pickled: bool) -> nn.Module:
+def _from_pretrained(folder: Path, role: str, named: str, pickled: bool) -> nn.Module:
     import torch
     import transformers
 
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise PoolError(f"{role}: {folder}/config.json cannot be used: {error}") from error
-    named = (getattr(config, "architectures", None) or ["AutoModel"])[0]
     model_class: Any = getattr(transformers, named, transformers.AutoModel)
     with quiet_transformers():
         try:
@@ -163,11 +183,12 @@ def _from_pretrained(folder: Path, role: str, pickled: bool) -> nn.Module:
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise PoolError(f"{role}: {folder} cannot be loaded as {named}: {error}") from error
-    _check_complete(info, folder, role, named)
+    _check_complete(model, info, folder, role)
     return model.eval()  # type: ignore[no-any-return]
 
 
-def _check_complete(info: dict[str, Any], folder: Path, role: str, named: str) -> None:
+def _check_complete(model: Any, info: dict[str, Any], folder: Path, role: str) -> None:
+    named = type(model).__name__
     wrong = sorted(info["mismatched_keys"])
     if wrong:
         name, stored, expected = wrong[0]
@@ -175,9 +196,16 @@ def _check_complete(info: dict[str, Any], folder: Path, role: str, named: str) -
             f"{role}: {len(wrong)} tensor(s) in {folder} have another shape than {named} expects: "
             f"{name} is {tuple(stored)}, expected {tuple(expected)}"
         )
-    # A pooler that a checkpoint never had is of no use to any task here and is left out later.
-    missing = sorted(k for k in info["missing_keys"] if "pooler" not in k.split("."))
-    for what, keys in (("lacks", missing), ("has unexpected", sorted(info["unexpected_keys"]))):
+    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    if not TASK_HEADED.search(named) and any("pooler" in key.split(".") for key in missing):
+        # Checkpoints of many bodies never had a pooler; a random one must not be merged.
+        model.base_model.pooler = None
+        missing = [key for key in missing if "pooler" not in key.split(".")]
+    if role == "base" and not TASK_HEADED.search(named):
+        # What pretraining left beside the body (BERT: pooler, next sentence) is of no use here.
+        body = model.base_model_prefix if model.base_model is not model else ""
+        unexpected = [k for k in unexpected if k.startswith(body) and "pooler" not in k.split(".")]
+    for what, keys in (("lacks", missing), ("has unexpected", unexpected)):
         if keys:
             raise PoolError(
                 f"{role}: the checkpoint in {folder} {what} {len(keys)} tensor(s) of {named}: "
