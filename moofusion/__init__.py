@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moofusion.algorithms import RandomSearch, RewardedSoup, SimplexGrid, get_algorithm
-    from moofusion.comparison import Front, SearchResult, hypervolume, search
+    from moofusion.comparison import Front, SearchResult, Study, hypervolume, search
     from moofusion.problems import Constraint, MergeProblem, get_problem, list_problems
     from moofusion.tasks import (
         FunctionTask,
@@ -35,7 +35,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "moofusion.algorithms": ("RandomSearch", "RewardedSoup", "SimplexGrid", "get_algorithm"),
-    "moofusion.comparison": ("Front", "SearchResult", "hypervolume", "search"),
+    "moofusion.comparison": ("Front", "SearchResult", "Study", "hypervolume", "search"),
     "moofusion.problems": ("Constraint", "MergeProblem", "get_problem", "list_problems"),
     "moofusion.tasks": (
         "FunctionTask",
@@ -61,6 +61,7 @@ __all__ = [
     "RewardedSoup",
     "SearchResult",
     "SimplexGrid",
+    "Study",
     "Task",
     "TaskVectors",
     "TensorClassification",

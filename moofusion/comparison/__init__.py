@@ -4,9 +4,15 @@ from moofusion.comparison.decision import choose
 from moofusion.comparison.front import Front, PointSet
 from moofusion.comparison.log import EvaluationLog
 from moofusion.comparison.plots import plot_front
+from moofusion.comparison.pooled import pooled_result
 from moofusion.comparison.quality import REFERENCE, hypervolume, nondominated
 from moofusion.comparison.result import SearchResult
 from moofusion.comparison.search import search
+from moofusion.comparison.store import Store
+from moofusion.comparison.study import Study
+from moofusion.comparison.study_data import StudyData
+from moofusion.comparison.study_spec import read_study
+from moofusion.comparison.thinning import thin
 
 __all__ = [
     "REFERENCE",
@@ -14,9 +20,15 @@ __all__ = [
     "Front",
     "PointSet",
     "SearchResult",
+    "Store",
+    "Study",
+    "StudyData",
     "choose",
     "hypervolume",
     "nondominated",
     "plot_front",
+    "pooled_result",
+    "read_study",
     "search",
+    "thin",
 ]

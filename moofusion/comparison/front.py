@@ -133,7 +133,9 @@ class Front(PointSet):
             RunError: The file is missing or has other columns.
         """
         rows = read_rows(path)
-        variables = tuple(k[2:] for k in rows[0] if k.startswith("x:")) if rows else ()
+        if not rows:
+            raise RunError(f"{path} is not a front written by moofusion (it holds no model)")
+        variables = tuple(k[2:] for k in rows[0] if k and k.startswith("x:"))
 
         def column(keys: Sequence[str]) -> Array:
             return np.array([[float(row[key]) for key in keys] for row in rows])
@@ -154,7 +156,7 @@ class Front(PointSet):
                 variables,
                 column(["cost"]).ravel(),
             )
-        except (KeyError, ValueError, IndexError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise RunError(f"{path} is not a front written by moofusion ({error})") from error
 
 
@@ -163,7 +165,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
-    except OSError as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
 
 

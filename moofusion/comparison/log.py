@@ -81,6 +81,11 @@ class EvaluationLog:
         """Rows that were in the file when it was opened."""
         return len(self._replay)
 
+    @property
+    def replayed_seconds(self) -> float:
+        """Seconds that those rows took when they were measured."""
+        return sum(e.seconds for e in self.evaluations[: self.n_replayed])
+
     def objectives(self) -> Array:
         """Objectives of every row, shape ``(N, M)``."""
         return self.problem.objectives(self.evaluations)
@@ -118,9 +123,15 @@ class EvaluationLog:
 
     def _load(self, path: Path) -> None:
         """Read the complete rows; a row cut off by a kill is dropped from the file."""
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
         whole = text[: text.rfind("\n") + 1]
-        rows = list(csv.reader(whole.splitlines()))
+        try:
+            rows = list(csv.reader(whole.splitlines()))
+        except csv.Error as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
         if whole != text:
             path.write_text(whole, encoding="utf-8")
         if not rows:
@@ -130,17 +141,28 @@ class EvaluationLog:
                 f"{path} is the log of another problem: its columns are {rows[0]}, expected "
                 f"{self._columns}"
             )
-        n_var = self.problem.n_var
-        sizes = [task.n_samples(self.problem.split) for task in self._tasks]
-        for row in rows[1:]:
-            x = np.array([float(v) for v in row[len(_FIXED) : len(_FIXED) + n_var]])
-            values = iter(row[len(_FIXED) + n_var :])
-            measurements = tuple(
-                Measurement({m.name: float(next(values)) for m in task.metrics}, size)
-                for task, size in zip(self._tasks, sizes, strict=True)
-            )
-            evaluation = Evaluation(
-                measurements, row[1] == "failed", float(sum(sizes)), float(row[4])
-            )
+        for number, row in enumerate(rows[1:], start=1):
+            try:
+                x, evaluation = self._parse(dict(zip(self._columns, row, strict=True)), number)
+            except ValueError as error:
+                raise RunError(
+                    f"{path}: evaluation {number} cannot be read ({error}); remove this row and "
+                    "all rows below it, or start afresh with --force"
+                ) from error
             self.problem.remember(x, evaluation)
             self._replay.append(x)
+
+    def _parse(self, row: dict[str, str], number: int) -> tuple[Array, Evaluation]:
+        """Decision vector and evaluation of one row."""
+        if row["evaluation"] != str(number) or row["status"] not in ("ok", "failed"):
+            raise ValueError(f"it is numbered {row['evaluation']!r}, status {row['status']!r}")
+        x = np.array([float(row[f"x:{name}"]) for name in self.problem.space.names])
+        measurements = tuple(
+            Measurement(
+                {m.name: float(row[f"{task.name}/{m.name}"]) for m in task.metrics},
+                task.n_samples(self.problem.split),
+            )
+            for task in self._tasks
+        )
+        cost = float(sum(m.n_samples for m in measurements))
+        return x, Evaluation(measurements, row["status"] == "failed", cost, float(row["seconds"]))

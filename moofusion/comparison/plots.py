@@ -2,112 +2,204 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moofusion.comparison.quality import nondominated
 from moofusion.tasks import Metric
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from moofusion.comparison.result import SearchResult
 
 __all__ = ["plot_front"]
 
+Array = NDArray[np.float64]
+
 _FRONT = "#1f6fb4"
-_CLOUD = "#c9ced6"
+_CLOUD = "#b9c0cb"
 _KNEE = "#d1495b"
 _EXPERTS = ("#e08a1e", "#3a9d5d", "#8d5fb8", "#b5563c", "#00868b", "#a3873b", "#c2569a", "#596273")
-_CONTROLS = {"average": ("s", "#333333"), "task arithmetic 0.3": ("D", "#777777")}
+_CONTROLS = {"average": ("s", "#333333"), "task arithmetic 0.3": ("D", "#8a8a8a")}
 
 
 def plot_front(result: SearchResult, *, split: str | None = None) -> Figure:
     """All pairs of objectives, with base, experts, controls and the knee marked.
 
     Axes show the metrics themselves, better to the upper right (or as the metric's direction
-    says). On the search split every evaluated model is shown as a grey dot.
+    says). Three and more objectives make a triangle of panels: the panels of a column share
+    their horizontal axis, those of a row their vertical one. A single objective is drawn along
+    one axis, a line for each model. On the search split every evaluated model is shown as a grey
+    dot.
 
     Args:
         result: What a search found.
         split: ``"search"`` or ``"test"``; by default test where there is one.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     split = split or result.splits[-1]
-    front = result.front
-    pairs = list(combinations(range(len(front.tasks)), 2)) or [(0, 0)]
-    columns = min(len(pairs), 3)
-    rows = -(-len(pairs) // columns)
-    figure = Figure(figsize=(4.3 * columns + 0.4, 3.9 * rows + 1.2), layout="constrained")
-    knee = front.choose(by="knee")
-    values = _shown(front.values(split), front.metrics)
-    references = _shown(result.references.values(split), front.metrics)
-    cloud = _shown(result.evaluated, front.metrics) if split == "search" else None
-    for number, (i, j) in enumerate(pairs):
-        axes = figure.add_subplot(rows, columns, number + 1)
-        if cloud is not None:
-            axes.scatter(
-                cloud[:, i], cloud[:, j], s=12, color=_CLOUD, label="evaluated", linewidths=0
-            )
-        axes.scatter(
-            values[:, i], values[:, j], s=26, color=_FRONT, alpha=0.85, linewidths=0,
-            label="front", zorder=3,
-        )  # fmt: skip
-        for label, style, index in _marks(result):
-            axes.plot(
-                references[index, i], references[index, j], linestyle="none", label=label,
-                markeredgecolor="white", markeredgewidth=0.7, zorder=4, **style,
-            )  # fmt: skip
-        axes.plot(
-            values[knee, i], values[knee, j], linestyle="none", marker="o", markersize=11,
-            markerfacecolor="none", markeredgecolor=_KNEE, markeredgewidth=2, label="knee",
-            zorder=5,
-        )  # fmt: skip
-        axes.set_xlabel(_axis_label(front.tasks[i], front.metrics[i]))
-        axes.set_ylabel(_axis_label(front.tasks[j], front.metrics[j]))
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.yaxis.set_major_locator(MaxNLocator(6))
-        axes.grid(color="#e6e8ec", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False
-    )
+    tasks, metrics = result.front.tasks, result.front.metrics
+    values = _shown(result.front.values(split), metrics)
+    references = _shown(result.references.values(split), metrics)
+    cloud = _shown(result.evaluated, metrics) if split == "search" else None
+    labels = [_axis_label(task, metric) for task, metric in zip(tasks, metrics, strict=True)]
+    n = len(tasks)
+    if n == 1:
+        figure = Figure(figsize=(7.6, 1.4 + 0.42 * (len(references) + 1)), layout="constrained")
+        _draw_line(figure.add_subplot(), result, values, references, cloud, labels[0])
+    else:
+        side = 4.4 if n == 2 else 3.2 if n == 3 else 2.7
+        extra = 2.4 if n == 2 else 0.6
+        figure = Figure(
+            figsize=(side * (n - 1) + extra, side * (n - 1) + 0.6), layout="constrained"
+        )
+        grid = figure.add_gridspec(n - 1, n - 1)
+        panels: dict[tuple[int, int], Any] = {}
+        for row in range(1, n):
+            for column in range(row):
+                above, left = panels.get((row - 1, column)), panels.get((row, 0))
+                axes = figure.add_subplot(grid[row - 1, column], sharex=above, sharey=left)
+                panels[row, column] = axes
+                pair = [column, row]
+                seen = None if cloud is None else cloud[:, pair]
+                _draw_pair(axes, result, values[:, pair], references[:, pair], seen)
+                _label_outer(axes, labels[column], labels[row], row == n - 1, column == 0)
+        if n == 2:
+            _outline(panels[1, 0], result, values, split)
+        _legend(figure, panels[1, 0], corner=n > 2)
     figure.suptitle(
         f"{result.settings['problem']}: {result.settings['algorithm']}, "
         f"{len(result.evaluated)} evaluations, {split} split",
-        fontsize=12,
+        fontsize=11,
     )
     return figure
 
 
-def _marks(result: SearchResult) -> list[tuple[str, dict[str, Any], int]]:
-    """Label, style and row of every reference model."""
-    marks: list[tuple[str, dict[str, Any], int]] = []
-    colors = iter(_EXPERTS * (1 + len(result.references) // len(_EXPERTS)))
-    for index, label in enumerate(result.references.labels):
+def _draw_pair(
+    axes: Axes, result: SearchResult, values: Array, references: Array, cloud: Array | None
+) -> None:
+    """One panel: evaluated models, front, references, knee."""
+    if cloud is not None:
+        axes.scatter(cloud[:, 0], cloud[:, 1], s=9, color=_CLOUD, linewidths=0, label="evaluated")
+    axes.scatter(
+        values[:, 0],
+        values[:, 1],
+        s=24,
+        color=_FRONT,
+        alpha=0.75,
+        linewidths=0,
+        label="front",
+        zorder=3,
+    )
+    for index, (label, style) in enumerate(_marks(result)):
+        axes.plot(*references[index], label=label, zorder=4, **style)
+    knee = result.front.choose(by="knee")
+    axes.plot(
+        *values[knee], linestyle="none", marker="o", markersize=11, markerfacecolor="none",
+        markeredgecolor=_KNEE, markeredgewidth=2, label="knee", zorder=5,
+    )  # fmt: skip
+    _plain(axes)
+
+
+def _draw_line(
+    axes: Axes,
+    result: SearchResult,
+    values: Array,
+    references: Array,
+    cloud: Array | None,
+    label: str,
+) -> None:
+    """A single objective: one line for each reference and one for the best model found."""
+    marks = _marks(result)
+    best = f"best of {result.settings['algorithm']}"
+    for index, (_, style) in enumerate(marks):
+        axes.plot(references[index, 0], index, zorder=4, **style)
+    place = len(marks)
+    if cloud is not None:
+        axes.plot(
+            cloud[:, 0], np.full(len(cloud), place), linestyle="none", marker="|", markersize=12,
+            color=_CLOUD, zorder=2,
+        )  # fmt: skip
+    axes.plot(values[0, 0], place, marker="o", markersize=9, color=_FRONT, zorder=5)
+    axes.set_yticks(range(place + 1), [name for name, _ in marks] + [best])
+    axes.set_xlabel(label)
+    _plain(axes, numbers=False)
+    axes.set_ylim(place + 0.6, -0.6)
+
+
+def _outline(axes: Axes, result: SearchResult, values: Array, split: str) -> None:
+    """The border of what two objectives reach: a step line through the non-dominated models."""
+    F = result.front.objectives(split)
+    shown = np.flatnonzero(np.isfinite(F).all(axis=1))
+    shown = shown[nondominated(F[shown])]
+    line = values[shown[F[shown, 0].argsort()]]
+    if len(line) > 1:
+        axes.step(*line.T, where="post", color=_FRONT, linewidth=1, alpha=0.5, zorder=2)
+
+
+def _label_outer(axes: Axes, xlabel: str, ylabel: str, bottom: bool, left: bool) -> None:
+    """Axis labels and numbers on the outside of the triangle alone."""
+    if bottom:
+        axes.set_xlabel(xlabel)
+    if left:
+        axes.set_ylabel(ylabel)
+    axes.tick_params(labelbottom=bottom, labelleft=left)
+
+
+def _plain(axes: Axes, *, numbers: bool = True) -> None:
+    """Ticks, grid and frame; `numbers` says whether the vertical axis counts something."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    if numbers:
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.margins(0.07)
+    axes.grid(color="#e6e8ec", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: Figure, axes: Axes, *, corner: bool) -> None:
+    """Legend beside a single panel, or in the empty corner of the triangle."""
+    handles, labels = axes.get_legend_handles_labels()
+    if corner:
+        figure.legend(
+            handles, labels, loc="upper right", frameon=False, bbox_to_anchor=(0.98, 0.93)
+        )
+    else:
+        figure.legend(handles, labels, loc="outside right center", frameon=False)
+
+
+def _marks(result: SearchResult) -> list[tuple[str, dict[str, Any]]]:
+    """Label and style of every reference model, in order."""
+    marks: list[tuple[str, dict[str, Any]]] = []
+    shared = {"linestyle": "none", "markeredgecolor": "white", "markeredgewidth": 0.8}
+    experts = 0
+    for label in result.references.labels:
         if label == "base":
-            style = {"marker": "X", "markersize": 11, "color": "black"}
+            style = {"marker": "X", "markersize": 10, "color": "black"}
         elif label in _CONTROLS:
             marker, color = _CONTROLS[label]
-            style = {"marker": marker, "markersize": 8, "color": color}
+            style = {"marker": marker, "markersize": 7.5, "color": color}
         else:
-            style = {"marker": "*", "markersize": 15, "color": next(colors)}
+            style = {"marker": "*", "markersize": 14, "color": _EXPERTS[experts % len(_EXPERTS)]}
+            experts += 1
             label = f"{label} expert"
-        marks.append((label, style, index))
+        marks.append((label, shared | style))
     return marks
 
 
-def _shown(values: NDArray[np.float64], metrics: tuple[Metric, ...]) -> NDArray[np.float64]:
-    return np.asarray(values * np.array([100.0 if m.percent else 1.0 for m in metrics]))
+def _shown(values: Array, metrics: tuple[Metric, ...]) -> Array:
+    scale = np.array([100.0 if metric.percent else 1.0 for metric in metrics])
+    return np.asarray(values * scale)
 
 
 def _axis_label(task: str, metric: Metric) -> str:
     unit = " (%)" if metric.percent else ""
-    sense = "" if metric.direction == "max" else ", less is better"
-    return f"{task}: {metric.name}{unit}{sense}"
+    sense = "" if metric.direction == "max" else "\n(less is better)"
+    return f"{task} {metric.name}{unit}{sense}"

@@ -24,6 +24,7 @@ from moofusion.problems import MergeProblem, ProblemSpec
 
 if TYPE_CHECKING:
     from moofusion.weights.export import Exported
+    from moofusion.weights.layout import ParameterLayout, Partition
 
 __all__ = ["SearchResult"]
 
@@ -60,8 +61,12 @@ class SearchResult:
     folder: Path | None = None
 
     def hypervolume(self, split: str = "search") -> float:
-        """Normalized hypervolume of the front, reference point 1.1 in every objective."""
-        return hypervolume(self.front.normalized(split), reference=REFERENCE)
+        """Normalized hypervolume of the front, reference point 1.1 in every objective.
+
+        A model that failed on this split (a NaN or infinite metric) adds nothing.
+        """
+        F = self.front.normalized(split)
+        return hypervolume(F[np.isfinite(F).all(axis=1)], reference=REFERENCE)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -175,15 +180,12 @@ class SearchResult:
 
     def save(self, folder: Path) -> None:
         """Write front, references, plots and summary to a run folder."""
-        import matplotlib.pyplot as plt
-
         self.front.to_csv(folder / "front.csv")
         write_references(folder / "references.csv", self.references)
         for split in self.splits:
             figure = self.plot(split=split)
             last = split == self.splits[-1]
             figure.savefig(folder / ("front.png" if last else "front_search.png"), dpi=150)
-            plt.close(figure)
         (folder / "summary.md").write_text(self.summary(), encoding="utf-8")
 
     @classmethod
@@ -191,7 +193,7 @@ class SearchResult:
         """Read a finished run back.
 
         Raises:
-            RunError: The folder holds no run, or one that is not finished.
+            RunError: The folder holds no run, one that is not finished, or a damaged one.
         """
         folder = Path(folder)
         settings = read_settings(folder)
@@ -199,11 +201,17 @@ class SearchResult:
             raise RunError(
                 f"the run in {folder} is not finished; finish it with the same command and --resume"
             )
-        result = settings["result"]
-        references = read_references(folder / "references.csv", settings)
+        try:
+            seconds = float(settings["result"]["seconds"])
+            references = read_references(folder / "references.csv", settings)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{folder}: run.json and references.csv are damaged or not of one run "
+                f"({type(error).__name__}: {error}); run the search again"
+            ) from error
         front = Front.from_csv(folder / "front.csv", references)
         evaluated = read_evaluated(folder / "evaluations.csv", references)
-        return cls(front, references, evaluated, settings, result["seconds"], None, folder)
+        return cls(front, references, evaluated, settings, seconds, None, folder)
 
 
 def _export(
@@ -242,6 +250,8 @@ def _export(
         head=task,
         other_heads=[name for name in heads if name != head],
         model_class=type(owner).__name__,
+        pretrained=hasattr(owner, "save_pretrained"),
+        dtype=dtype,
         settings=settings,
     )
     recipe = {
@@ -249,6 +259,7 @@ def _export(
         "sources": sources,
         "space": repr(space),
         "groups": list(space.partition.names),
+        "members": _members(evaluator.pool.layout, space.partition),
         "experts": list(space.experts),
         "coefficients": L.tolist(),
         "static": space.static.tolist() if space.partition.has_static else None,
@@ -268,6 +279,15 @@ def _export(
         dtype=dtype,
         force=force,
     )
+
+
+def _members(layout: ParameterLayout, partition: Partition) -> dict[str, list[str]]:
+    """Tensors of each group; what is in none keeps the static coefficients."""
+    members: dict[str, list[str]] = {name: [] for name in partition.names}
+    for entry, group in zip(layout.entries, partition.groups, strict=True):
+        if group >= 0:
+            members[partition.names[group]].append(entry.name)
+    return members
 
 
 def _sources(problem: MergeProblem) -> dict[str, str]:

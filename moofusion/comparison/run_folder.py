@@ -6,6 +6,7 @@ import json
 import platform
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from moofusion.comparison.result import SearchResult
 
 __all__ = [
+    "machine",
     "mark_finished",
     "prepare_folder",
     "read_evaluated",
@@ -42,6 +44,7 @@ _FILES = (
     "front_search.png",
     "summary.md",
 )
+_TEMPORARY = "run.json.tmp"
 _PACKAGES = ("moofusion", "pymoo", "moocore", "torch", "transformers", "numpy")
 
 
@@ -49,9 +52,6 @@ def run_settings(
     problem: MergeProblem, algorithm: str, evaluations: int, seed: int, command: str | None
 ) -> dict[str, Any]:
     """Everything that decides a run, and the machine and versions it ran on."""
-    import torch
-
-    device = problem.evaluator.pool.model.device
     return {
         "problem": problem.title,
         "tasks": list(problem.task_names),
@@ -61,34 +61,37 @@ def run_settings(
         "fingerprint": problem.fingerprint(),
         "held_out_test": problem.has_test_split,
         "spec": problem.spec.model_dump() if problem.spec else None,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in _PACKAGES},
+        **machine(problem),
         "command": command,
     }
 
 
-def prepare_folder(folder: Path, settings: dict[str, Any], *, resume: bool, force: bool) -> None:
-    """Make or check the run folder; nothing of a user's is ever overwritten unasked."""
+def machine(problem: MergeProblem) -> dict[str, Any]:
+    """What the digits of a run depend on beside its settings: device, threads, versions."""
+    import torch
+
+    device = problem.evaluator.pool.model.device
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in _PACKAGES},
+    }
+
+
+def prepare_folder(
+    folder: Path, settings: dict[str, Any], *, resume: bool, force: bool
+) -> dict[str, Any]:
+    """Make or check the run folder; nothing of a user's is ever overwritten unasked.
+
+    Returns:
+        The settings of the run: those given, or on resume those it was begun with.
+    """
     if resume:
         stored = read_settings(folder)
-        for key in ("problem", "tasks", "algorithm", "evaluations", "seed", "fingerprint"):
-            if stored.get(key) != settings[key]:
-                raise RunError(
-                    f"cannot resume {folder}: its {key} is {stored.get(key)!r}, this command "
-                    f"has {settings[key]!r}; repeat the original command with --resume"
-                )
-        for key in ("device", "threads"):
-            if stored.get(key) != settings[key]:
-                warnings.warn(
-                    f"{folder} was begun with {key} = {stored.get(key)!r}, now {settings[key]!r}; "
-                    "the last digits may differ from an uninterrupted run",
-                    UserWarning,
-                    stacklevel=3,
-                )
-        return
-    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        _check_same_run(folder, stored, settings)
+        return {key: value for key, value in stored.items() if key != "result"}
+    if _holds_something(folder):
         if not force:
             hint = "--resume continues it, " if (folder / "run.json").exists() else ""
             raise RunError(
@@ -103,14 +106,45 @@ def prepare_folder(folder: Path, settings: dict[str, Any], *, resume: bool, forc
         _write_json(folder / "run.json", settings)
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error}") from error
+    return settings
+
+
+def _check_same_run(folder: Path, stored: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raise where a resumed run would become another one, warn where digits could differ."""
+    for key in ("problem", "tasks", "algorithm", "evaluations", "seed"):
+        if stored.get(key) != settings[key]:
+            raise RunError(
+                f"cannot resume {folder}: its {key} is {stored.get(key)!r}, this command "
+                f"has {settings[key]!r}; repeat the original command with --resume"
+            )
+    if stored.get("fingerprint") != settings["fingerprint"]:
+        raise RunError(
+            f"cannot resume {folder}: its fingerprint is {stored.get('fingerprint')!r}, this "
+            f"command has {settings['fingerprint']!r}, so models, data, metrics or search space "
+            "are other ones; repeat the original command with --resume"
+        )
+    here = {"device": settings["device"], "threads": settings["threads"], **settings["versions"]}
+    begun = {**stored, **stored.get("versions", {})}
+    for key, now in here.items():
+        if begun.get(key) != now:
+            warnings.warn(
+                f"{folder} was begun with {key} = {begun.get(key)!r}, now {now!r}; "
+                "the last digits may differ from an uninterrupted run",
+                UserWarning,
+                stacklevel=4,
+            )
+
+
+def _holds_something(folder: Path) -> bool:
+    """Whether `folder` is a file, or has files beside what a kill at the first moment left."""
+    if not folder.is_dir():
+        return folder.exists()
+    return any(file.name != _TEMPORARY for file in folder.iterdir())
 
 
 def mark_finished(folder: Path, found: SearchResult) -> None:
     """Mark the run as finished, with what is needed to read it back."""
-    metrics = [
-        {"name": m.name, "direction": m.direction, "best": m.best, "percent": m.percent}
-        for m in found.front.metrics
-    ]
+    metrics = [asdict(metric) for metric in found.front.metrics]
     scale = found.front.scale_test
     result = {
         "seconds": found.seconds,
@@ -124,7 +158,7 @@ def mark_finished(folder: Path, found: SearchResult) -> None:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(_TEMPORARY)
     temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     temporary.replace(path)
 
@@ -135,8 +169,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
         settings: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunError(f"{folder} holds no run (there is no run.json)") from error
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"{folder}/run.json cannot be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise RunError(f"{folder}/run.json cannot be read: it holds no table of settings")
     return settings
 
 
@@ -181,5 +217,5 @@ def read_evaluated(path: Path, references: PointSet) -> Array:
                 for row in read_rows(path)
             ]
         )
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is not an evaluation log of this run ({error})") from error

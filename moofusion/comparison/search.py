@@ -26,7 +26,8 @@ __all__ = ["search"]
 
 Array = NDArray[np.float64]
 
-#: ``progress(stage, done, total, hypervolume)``, called after every evaluation.
+#: ``progress(stage, done, total, hypervolume)``; the stages are ``"anchors"`` (by split),
+#: ``"search"`` and ``"test"`` (by evaluation).
 Progress = Callable[[str, int, int, float], None]
 
 
@@ -55,21 +56,26 @@ def search(
         out: Folder for the log and the results; nothing is written without one.
         resume: Continue the run in `out`.
         force: Replace the run in `out`.
-        progress: Called after every evaluation.
+        progress: Called with the stage, what is done of it and in all, and the hypervolume.
         command: Command line that does the same, for the summary.
 
     Raises:
         RunError: `out` exists, cannot be resumed, or belongs to another run.
-        ConfigurationError: A wrong algorithm or budget.
+        ConfigurationError: A wrong algorithm, budget or seed, or both `resume` and `force`.
     """
     if evaluations < 1:
         raise ConfigurationError(f"evaluations must be positive, got {evaluations}")
+    if seed < 0:
+        raise ConfigurationError(f"the seed must be 0 or more, got {seed}")
+    if resume and force:
+        raise ConfigurationError("resume continues a run and force replaces it; give one of them")
     name = algorithm if isinstance(algorithm, str) else type(algorithm).__name__
     made = get_algorithm(algorithm, problem) if isinstance(algorithm, str) else algorithm
     settings = run_settings(problem, name, evaluations, seed, command)
     folder = Path(out) if out is not None else None
     if folder is not None:
-        prepare_folder(folder, settings, resume=resume, force=force)
+        settings = prepare_folder(folder, settings, resume=resume, force=force)
+    _measure_anchors(problem, progress)
     started = time.perf_counter()
     with (
         EvaluationLog(folder / "evaluations.csv" if folder else None, problem) as log,
@@ -77,12 +83,23 @@ def search(
         _Reporter(problem, log, evaluations, progress),
     ):
         minimize(problem, made, ("n_eval", evaluations), seed=seed)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started + log.replayed_seconds
     found = _collect(problem, log, settings, seconds, folder, progress)
     if folder is not None:
         found.save(folder)
         mark_finished(folder, found)
     return found
+
+
+def _measure_anchors(problem: MergeProblem, progress: Progress | None) -> None:
+    """Measure base and experts on every split now: what cannot be measured shows at once."""
+    splits = _splits(problem)
+    for done, split in enumerate(splits):
+        if progress is not None:
+            progress("anchors", done, len(splits), float("nan"))
+        problem.anchors(split)
+    if progress is not None:
+        progress("anchors", len(splits), len(splits), float("nan"))
 
 
 class _Reporter:
@@ -96,7 +113,6 @@ class _Reporter:
 
     def __enter__(self) -> _Reporter:
         if self.progress is not None:
-            self.problem.anchors()
             self.progress("search", 0, self.total, 0.0)
             self.problem.observers.append(self._observe)
         return self

@@ -110,7 +110,6 @@ def summary_html(result: SearchResult) -> str:
     import base64
     import io
 
-    import matplotlib.pyplot as plt
     import pandas as pd
 
     split = result.splits[-1]
@@ -123,7 +122,6 @@ def summary_html(result: SearchResult) -> str:
     figure = result.plot(split=split)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
-    plt.close(figure)
     picture = base64.b64encode(buffer.getvalue()).decode()
     volumes = ", ".join(f"{s} {result.hypervolume(s):.4f}" for s in result.splits)
     return (

@@ -1,0 +1,158 @@
+"""``moofusion search`` and ``moofusion export``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from moofusion.cli.display import command_line, err, screen, search_progress
+from moofusion.cli.options import (
+    Device,
+    Experts,
+    Objective,
+    Overrides,
+    ProblemName,
+    SpaceName,
+    Tasks,
+    Threads,
+    open_problem,
+)
+from moofusion.errors import ConfigurationError
+
+__all__ = ["export", "search"]
+
+
+def search(
+    problem: ProblemName,
+    algorithm: Annotated[
+        str,
+        typer.Option(help="Algorithm with parameters, nsga2:pop_size=20; see `algorithms`."),
+    ] = "nsga2",
+    evaluations: Annotated[int, typer.Option(min=1, help="Budget of evaluations.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the algorithm.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; by default runs/PROBLEM-ALGORITHM-SEED.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Continue an interrupted run in --out.")] = False,
+    force: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
+    tasks: Tasks = None,
+    experts: Experts = None,
+    space: SpaceName = None,
+    objective: Objective = None,
+    overrides: Overrides = None,
+    device: Device = None,
+    threads: Threads = None,
+) -> None:
+    """Search a problem and write its front of merged models.
+
+    Writes evaluations.csv, front.csv, references.csv, front.png, front_search.png and summary.md
+    to the run folder. Ctrl-C loses nothing: the same command with --resume goes on.
+    """
+    folder = out or Path("runs") / f"{Path(problem).stem}-{algorithm.partition(':')[0]}-{seed}"
+    opened = open_problem(problem, tasks, experts, space, objective, overrides, device, threads)
+    from moofusion.comparison import search as run
+    from moofusion.comparison.summary import summary_rows
+
+    try:
+        with search_progress() as progress:
+            result = run(
+                opened,
+                algorithm,
+                evaluations=evaluations,
+                seed=seed,
+                out=folder,
+                resume=resume,
+                force=force,
+                progress=progress,
+                command=command_line(),
+            )
+    except KeyboardInterrupt:
+        err.print(
+            f"\ninterrupted; what was evaluated is in {folder}/evaluations.csv. "
+            "Go on with the same command and [bold]--resume[/]",
+            soft_wrap=True,
+        )
+        sys.exit(130)
+    split = result.splits[-1]
+    shown = Table(title=f"{opened.title}, {split} split", title_justify="left")
+    shown.add_column("model")
+    for task, metric in zip(result.front.tasks, result.front.metrics, strict=True):
+        shown.add_column(f"{task}\n{metric.name}", justify="right")
+    for label, points, index in summary_rows(result):
+        values = zip(points.values(split)[index], result.front.metrics, strict=True)
+        shown.add_row(label, *(f"{100 * v:.1f} %" if m.percent else f"{v:.4f}" for v, m in values))
+    screen.print(shown)
+    volumes = ", ".join(f"{s} [bold]{result.hypervolume(s):.4f}[/]" for s in result.splits)
+    screen.print(f"normalized hypervolume (reference 1.1): {volumes}")
+    if "test" not in result.splits:
+        screen.print("[yellow]no held-out test split:[/] all values are those the search saw")
+    wish = f"{result.front.tasks[0]}=0.7"
+    if len(result.front.tasks) > 1:
+        wish += f",{result.front.tasks[1]}=0.3"
+    screen.print(
+        f"{len(result.front)} models in {folder}/front.csv, picture in {folder}/front.png, report "
+        f"in {folder}/summary.md\nnext: moofusion export {folder} --preference {wish} --to OUT",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def export(
+    run: Annotated[
+        Path,
+        typer.Argument(help="Run folder of `moofusion search`, or study file of `compare`."),
+    ],
+    to: Annotated[Path, typer.Option(help="Folder to write the checkpoint to.")],
+    preference: Annotated[
+        str | None, typer.Option(help="Importance of the tasks: mnist=0.7,animals=0.3.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="How to choose: weighted, asf, pseudo-weights or knee.")
+    ] = "weighted",
+    point: Annotated[
+        int | None, typer.Option(help="Number of the point in front.csv, instead of a preference.")
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Task whose head goes into the checkpoint.")
+    ] = None,
+    problem: Annotated[str | None, typer.Option(help="Of a study: title of the problem.")] = None,
+    algorithm: Annotated[
+        list[str] | None, typer.Option(help="Of a study: take models of this algorithm only.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Of a study: take runs under this budget only.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    force: Annotated[bool, typer.Option(help="Replace an existing export.")] = False,
+) -> None:
+    """Write one model of a front as an ordinary checkpoint.
+
+    The model is the one that maximises the preference on the measured search values. In float32
+    it reproduces the recorded metrics exactly when loaded back with transformers.
+    """
+    if preference is None and point is None and by != "knee":
+        raise ConfigurationError(
+            "say which model: --preference mnist=0.7,animals=0.3, --by knee, or --point 3"
+        )
+    from moofusion.comparison import SearchResult, StudyData, pooled_result
+
+    with err.status(f"exporting from {run} ..."):
+        if run.is_file():
+            data = StudyData.read(run)
+            result = pooled_result(data, problem, algorithms=algorithm or (), budget=budget)
+        elif problem or algorithm or budget:
+            raise ConfigurationError(
+                f"--problem, --algorithm and --budget select from a study, but {run} is not a file"
+            )
+        else:
+            result = SearchResult.load(run)
+        done = result.export(
+            to, preference, by=by, point=point, head=head, dtype=dtype, force=force
+        )
+    screen.print(f"wrote {done.folder} with the head of [bold]{done.head}[/]", soft_wrap=True)
+    if done.other_heads:
+        screen.print(f"other heads in {done.folder}/heads: {', '.join(done.other_heads)}")

@@ -1,0 +1,169 @@
+"""``moofusion compare``, ``status`` and ``report``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from moofusion.cli.display import err, screen, study_progress
+from moofusion.cli.options import Device, Objective, Overrides, SpaceName, Tasks, open_problem
+from moofusion.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from moofusion.comparison import Study
+
+__all__ = ["compare", "report", "status"]
+
+StudyFile = Annotated[Path, typer.Argument(help="Study file written by `moofusion compare`.")]
+
+
+def compare(
+    problems: Annotated[
+        list[str] | None, typer.Argument(help="Names in the catalogue, or .toml files.")
+    ] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="A study file (TOML) that says all of it instead.")
+    ] = None,
+    algorithms: Annotated[
+        str, typer.Option(help="Algorithms with parameters: nsga2:pop_size=20,random,soup.")
+    ] = "nsga2,random,soup",
+    seeds: Annotated[
+        str, typer.Option(help="Number of seeds, or the seeds themselves: 5, or 1,2,3.")
+    ] = "5",
+    evaluations: Annotated[int | None, typer.Option(min=1, help="Budget in evaluations.")] = None,
+    cost: Annotated[float | None, typer.Option(help="Budget in cost units.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Budget in seconds.")] = None,
+    store: Annotated[Path, typer.Option(help="SQLite file that keeps it all.")] = Path("study.db"),
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    backend: Annotated[str, typer.Option(help="loky, threading, dask or ray.")] = "loky",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads per run; by default cores / jobs.")
+    ] = None,
+    front_size: Annotated[
+        int, typer.Option(min=1, help="Most models of a run that are measured on test.")
+    ] = 50,
+    tasks: Tasks = None,
+    space: SpaceName = None,
+    objective: Objective = None,
+    overrides: Overrides = None,
+    device: Device = None,
+) -> None:
+    """Compare algorithms on problems over seeds at equal cost.
+
+    Every evaluation is stored as it happens. The same command goes on where it stopped, and does
+    only what is missing.
+    """
+    from moofusion.comparison import Study
+    from moofusion.comparison.study_spec import read_study
+
+    if study is not None:
+        if problems:
+            raise ConfigurationError("give problems or --study, not both")
+        made = read_study(study, store=store)
+    else:
+        if not problems:
+            raise ConfigurationError("say what to compare on: moofusion compare vision4")
+        limits = {"evaluations": evaluations, "cost": cost, "seconds": seconds}
+        if all(limit is None for limit in limits.values()):
+            limits["evaluations"] = 200
+        opened = [
+            open_problem(name, tasks, None, space, objective, overrides, device, threads)
+            for name in problems
+        ]
+        with err.status("measuring base, experts and controls ..."):
+            made = Study(
+                opened,
+                _algorithms(algorithms),
+                seeds=_seeds(seeds),
+                store=store,
+                front_size=front_size,
+                **limits,  # type: ignore[arg-type]
+            )
+    try:
+        with study_progress() as progress:
+            made.run(n_jobs=jobs, backend=backend, threads=threads, progress=progress)
+    except KeyboardInterrupt:
+        err.print(
+            f"\ninterrupted; what was evaluated is in {made.path}. "
+            "The same command goes on where it stopped",
+            soft_wrap=True,
+        )
+        sys.exit(130)
+    _show(made)
+
+
+def status(study: StudyFile) -> None:
+    """Show how far a study is, also while it runs."""
+    from moofusion.comparison import Store
+
+    with Store(study, create=False) as store:
+        cells = store.cells()
+    table = Table("problem", "algorithm", "budget", "done", "running", "failed", "evaluations")
+    groups = dict.fromkeys((c.title, c.algorithm, c.budget) for c in cells)
+    for group in groups:
+        mine = [c for c in cells if (c.title, c.algorithm, c.budget) == group]
+        count = {s: sum(c.status == s for c in mine) for s in ("done", "running", "failed")}
+        table.add_row(
+            *group,
+            f"{count['done']} of {len(mine)}",
+            str(count["running"]),
+            str(count["failed"]),
+            str(sum(c.evaluations for c in mine)),
+        )
+    screen.print(table)
+    for cell in cells:
+        if cell.status == "failed":
+            screen.print(
+                f"failed: {cell.title}, {cell.algorithm}, seed {cell.seed}: {cell.message}",
+                soft_wrap=True,
+                markup=False,
+            )
+
+
+def report(
+    study: StudyFile,
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("report"),
+    force: Annotated[bool, typer.Option(help="Replace an existing report.")] = False,
+) -> None:
+    """Write tables, figures and one interactive page of a study."""
+    from moofusion.comparison.report import write_report
+
+    with err.status(f"writing {out} ..."):
+        folder = write_report(study, out, force=force)
+    screen.print(f"wrote {folder}", soft_wrap=True)
+
+
+def _algorithms(text: str) -> list[str]:
+    """Split at commas; ``key=value`` without a name continues the algorithm before it."""
+    found: list[str] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        if found and "=" in part and ":" not in part:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return found
+
+
+def _seeds(text: str) -> int | list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise ConfigurationError(
+            f"--seeds {text!r}: expected a number of seeds, or seeds such as 1,2,3"
+        ) from error
+    return numbers[0] if len(numbers) == 1 and "," not in text else numbers
+
+
+def _show(study: Study) -> None:
+    frame = study.results().table()
+    table = Table(title="normalized hypervolume, reference point 1.1", title_justify="left")
+    for column in frame.columns:
+        table.add_column(column, justify="left" if column in ("problem", "algorithm") else "right")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))
+    screen.print(table)
+    screen.print(f"next: moofusion report {study.path} --out report", highlight=False)

@@ -1,0 +1,339 @@
+"""A study: any algorithms on any problems over seeds at equal cost, with nothing lost."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moofusion.comparison.cell import Budget, metric_list, run_cell
+from moofusion.comparison.store import Cell, Store
+from moofusion.errors import ConfigurationError, RunError
+from moofusion.problems import MergeProblem, ProblemSpec, get_problem
+from moofusion.problems.merge_problem import Anchors
+
+if TYPE_CHECKING:
+    from moofusion.comparison.study_data import StudyData
+
+__all__ = ["Study"]
+
+#: ``progress(done, total)`` in evaluations, called about twice a second.
+Progress = Callable[[int, int], None]
+
+_BACKENDS = ("loky", "threading", "dask", "ray")
+_ATTEMPTS = 5
+# Scales at which uniform task arithmetic is tried, for the control "best scale".
+_SCALES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.0)
+
+
+class Study:
+    """The grid problem x algorithm x seed under one budget, in one SQLite file.
+
+    Running it again does only what is missing. A run that was killed goes on by replay: its
+    algorithm starts from its seed, and meets its earlier evaluations in the store.
+
+    Args:
+        problems: Names in the catalogue, paths of problem files, :class:`ProblemSpec` or
+            :class:`MergeProblem`; a mapping gives them titles of their own.
+        algorithms: Names with parameters (``"nsga2:pop_size=20"``).
+        seeds: Number of independent seeds (drawn from one ``SeedSequence``, the same for every
+            algorithm, so that results can be paired), or the seeds themselves.
+        evaluations: Budget in evaluations ...
+        cost: ... or in cost units (1 per forward sample) ...
+        seconds: ... or in wall-clock seconds. Exactly one of the three.
+        store: The study file.
+        front_size: Largest number of models of a run that are measured on test.
+
+    Raises:
+        ConfigurationError: A wrong budget, an unknown algorithm, no seeds.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     problem = get_problem("vision4", tasks=["objects"])
+        ...     study = Study(problem, ["random:batch_size=2"], seeds=1, evaluations=2,
+        ...                   store=Path(folder) / "study.db")
+        ...     _ = study.run()
+        ...     [cell.status for cell in study.cells()]
+        ['done']
+    """
+
+    def __init__(
+        self,
+        problems: Any,
+        algorithms: Sequence[str],
+        *,
+        seeds: int | Sequence[int] = 5,
+        evaluations: int | None = None,
+        cost: float | None = None,
+        seconds: float | None = None,
+        store: str | Path,
+        front_size: int = 50,
+    ) -> None:
+        limits = {"evaluations": evaluations, "cost": cost, "seconds": seconds}
+        given = {kind: limit for kind, limit in limits.items() if limit is not None}
+        if len(given) != 1:
+            raise ConfigurationError(
+                f"a study needs exactly one budget (evaluations, cost or seconds), got {given}"
+            )
+        ((kind, limit),) = given.items()
+        self.budget = Budget(kind, float(limit))
+        self.path = Path(store)
+        self.front_size = front_size
+        self.seeds = _seeds(seeds)
+        self.algorithms = tuple(dict.fromkeys(algorithms))
+        if not self.algorithms:
+            raise ConfigurationError("a study needs at least one algorithm, got none")
+        self._problems = _opened(problems)
+        self._by_fingerprint = {p.fingerprint(): p for p in self._problems}
+        self._enter()
+
+    def _enter(self) -> None:
+        """Write problems and cells to the store; check algorithms before anything is paid."""
+        from moofusion.algorithms.registry import get_algorithm
+
+        for problem in self._problems:
+            for algorithm in self.algorithms:
+                get_algorithm(algorithm, problem)
+        with Store(self.path) as store:
+            known = store.problems()
+            for fingerprint, problem in self._by_fingerprint.items():
+                if fingerprint not in known:
+                    store.add_problem(fingerprint, problem.title, _describe(problem))
+                for algorithm in self.algorithms:
+                    for seed in self.seeds:
+                        store.add_cell(fingerprint, algorithm, seed, str(self.budget))
+
+    def __repr__(self) -> str:
+        return (
+            f"Study({len(self._problems)} problems x {len(self.algorithms)} algorithms x "
+            f"{len(self.seeds)} seeds, {self.budget}, {self.path})"
+        )
+
+    def cells(self) -> list[Cell]:
+        """The runs of this study with their state."""
+        with Store(self.path) as store:
+            return [cell for cell in store.cells() if self._mine(cell)]
+
+    def _mine(self, cell: Cell) -> bool:
+        return (
+            cell.problem in self._by_fingerprint
+            and cell.algorithm in self.algorithms
+            and cell.seed in self.seeds
+            and cell.budget == str(self.budget)
+        )
+
+    def run(
+        self,
+        *,
+        n_jobs: int = 1,
+        backend: str = "loky",
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Study:
+        """Run what is missing.
+
+        Args:
+            n_jobs: Runs at a time.
+            backend: joblib backend: ``"loky"`` (processes), ``"threading"``, ``"dask"`` or
+                ``"ray"``; for the last two connect to a cluster first. All workers must reach the
+                study file.
+            threads: CPU threads of each run; by default the cores shared out among the jobs.
+            progress: Called with evaluations done and, where the budget tells, their total.
+
+        Returns:
+            The study itself.
+
+        Raises:
+            RunError: Runs failed; the others are finished, and the message names each.
+        """
+        if backend not in _BACKENDS:
+            raise ConfigurationError(f"backend {backend!r}: expected one of {', '.join(_BACKENDS)}")
+        if n_jobs < 1:
+            raise ConfigurationError(f"n_jobs must be positive, got {n_jobs}")
+        if threads is None:
+            threads = max(1, (os.cpu_count() or 1) // n_jobs)
+        with _watched(self, progress):
+            for attempt in range(_ATTEMPTS):
+                missing = [cell for cell in self.cells() if cell.status != "done"]
+                if not missing:
+                    break
+                if not self._run_cells(missing, n_jobs, backend, threads, attempt):
+                    break
+        failed = [cell for cell in self.cells() if cell.status != "done"]
+        if failed:
+            listed = "\n".join(
+                f"  {c.title}, {c.algorithm}, seed {c.seed}: {c.message or c.status}"
+                for c in failed[:10]
+            )
+            raise RunError(
+                f"{len(failed)} of {len(self.cells())} runs did not finish:\n{listed}\n"
+                "The others are stored; running the study again tries only these"
+            )
+        return self
+
+    def _run_cells(
+        self, cells: Sequence[Cell], n_jobs: int, backend: str, threads: int, attempt: int
+    ) -> bool:
+        """Run cells; whether a lost worker makes another attempt worthwhile."""
+        tasks = [
+            (self.path.resolve(), cell, self._by_fingerprint[cell.problem], self.front_size)
+            for cell in cells
+        ]
+        if n_jobs == 1 and backend in ("loky", "threading"):
+            for path, cell, problem, size in tasks:
+                run_cell(path, cell, problem, front_size=size, threads=threads)
+            return False
+        import joblib
+
+        options: dict[str, Any] = {"n_jobs": n_jobs}
+        if backend == "loky":
+            options["inner_max_num_threads"] = threads
+        if backend == "ray":
+            from ray.util.joblib import register_ray
+
+            register_ray()
+        try:
+            with joblib.parallel_config(backend, **options):
+                joblib.Parallel(batch_size=1)(
+                    joblib.delayed(run_cell)(p, c, q, front_size=size, threads=threads)
+                    for p, c, q, size in tasks
+                )
+        except Exception as error:  # every backend has its own way to say that a worker died
+            if attempt == _ATTEMPTS - 1:
+                raise RunError(f"workers died {_ATTEMPTS} times: {error}") from error
+            warnings.warn(
+                f"a worker was lost ({type(error).__name__}); going on with what is missing",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return True
+        return False
+
+    def results(self) -> StudyData:
+        """Everything in the store, as arrays; indicators and tables are computed from it."""
+        from moofusion.comparison.study_data import StudyData
+
+        return StudyData.read(self.path)
+
+    def _repr_html_(self) -> str:
+        return self.results()._repr_html_()
+
+
+def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    if isinstance(seeds, int):
+        if seeds < 1:
+            raise ConfigurationError(f"seeds must be positive, got {seeds}")
+        # 31 bits: seeds are shown in tables and typed again.
+        drawn = np.random.SeedSequence(2024).generate_state(seeds) >> 1
+        return tuple(int(seed) for seed in drawn)
+    unique = tuple(dict.fromkeys(int(seed) for seed in seeds))
+    if not unique:
+        raise ConfigurationError("a study needs at least one seed, got none")
+    return unique
+
+
+def _opened(problems: Any) -> list[MergeProblem]:
+    if isinstance(problems, str | Path | ProblemSpec | MergeProblem):
+        problems = [problems]
+    titled = problems.items() if isinstance(problems, Mapping) else ((None, p) for p in problems)
+    opened = []
+    for title, problem in titled:
+        if isinstance(problem, ProblemSpec):
+            problem = problem.build()
+        elif not isinstance(problem, MergeProblem):
+            problem = get_problem(problem)
+        if title is not None:
+            problem.title = title
+        opened.append(problem)
+    if not opened:
+        raise ConfigurationError("a study needs at least one problem, got none")
+    titles = [problem.title for problem in opened]
+    if len(set(titles)) < len(titles):
+        raise ConfigurationError(
+            f"the problems of a study need different titles, got {titles}; pass a mapping from "
+            "title to problem"
+        )
+    return opened
+
+
+def _describe(problem: MergeProblem) -> dict[str, Any]:
+    """What tables and plots need of a problem; measures anchors and controls."""
+    splits = ("search", "test") if problem.has_test_split else ("search",)
+    scales = _control_scales(problem)
+    return {
+        "tasks": list(problem.task_names),
+        "objectives": [task.objective.name for task in problem.tasks],
+        "metrics": [[vars(metric) for metric in task.metrics] for task in problem.tasks],
+        "variables": list(problem.space.names),
+        "experts": list(problem.space.experts),
+        "space": repr(problem.space),
+        "held_out_test": problem.has_test_split,
+        "spec": problem.spec.model_dump() if problem.spec else None,
+        "anchors": {split: _anchor_rows(problem, problem.anchors(split)) for split in splits},
+        "controls": {split: _control_rows(problem, scales, split) for split in splits},
+    }
+
+
+def _anchor_rows(problem: MergeProblem, anchors: Anchors) -> dict[str, Any]:
+    rows = zip(anchors.names, anchors.evaluations, strict=True)
+    return {
+        "ideal": anchors.ideal.tolist(),
+        "nadir": anchors.nadir.tolist(),
+        "models": {name: metric_list(problem, evaluation) for name, evaluation in rows},
+    }
+
+
+def _control_scales(problem: MergeProblem) -> dict[str, float]:
+    """Uniform scales of the merges that need no search; the best is chosen on the search split."""
+    K = problem.space.n_experts
+    tried = problem.measured_uniform(np.outer(_SCALES, np.ones(K)))
+    scores = problem.normalize(problem.objectives(tried)).mean(axis=1)
+    best = _SCALES[int(scores.argmin())]
+    return {
+        "average": 1 / K,
+        "task arithmetic 0.3": 0.3,
+        f"task arithmetic {best:g} (best scale)": best,
+    }
+
+
+def _control_rows(
+    problem: MergeProblem, scales: Mapping[str, float], split: str
+) -> dict[str, list[float]]:
+    L = np.outer(list(scales.values()), np.ones(problem.space.n_experts))
+    found = problem.measured_uniform(L, split=split)
+    rows = zip(scales, found, strict=True)
+    return {name: metric_list(problem, evaluation) for name, evaluation in rows}
+
+
+@contextmanager
+def _watched(study: Study, progress: Progress | None) -> Iterator[None]:
+    """Report progress from the store while other processes write it."""
+    if progress is None:
+        yield
+        return
+    stop = threading.Event()
+
+    def watch() -> None:
+        total = int(study.budget.limit) if study.budget.kind == "evaluations" else 0
+        while not stop.is_set():
+            cells = study.cells()
+            done = sum(
+                max(c.evaluations, total) if c.status == "done" else c.evaluations for c in cells
+            )
+            progress(done, total * len(cells))
+            stop.wait(0.5)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

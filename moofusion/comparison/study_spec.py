@@ -1,0 +1,95 @@
+"""Study files: problems, algorithms, seeds and budget in a few lines of TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moofusion.comparison.study import Study
+from moofusion.errors import ConfigurationError
+from moofusion.problems import get_problem
+
+__all__ = ["read_study"]
+
+
+class _ProblemEntry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    problem: str
+    title: str | None = None
+    tasks: list[str] | None = None
+    experts: list[str] | None = None
+    space: str | dict[str, Any] | None = None
+    objective: str | None = None
+    device: str | None = None
+    overrides: dict[str, Any] = {}
+
+
+class _StudyFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    problems: list[str | _ProblemEntry] = Field(min_length=1)
+    algorithms: list[str] = Field(min_length=1)
+    seeds: int | list[int] = 5
+    evaluations: int | None = None
+    cost: float | None = None
+    seconds: float | None = None
+    store: str | None = None
+    front_size: int = 50
+
+
+def read_study(path: str | Path, *, store: str | Path | None = None) -> Study:
+    r"""The study that a TOML file describes, ready to run.
+
+    Args:
+        path: The file. ``problems`` are names, or tables with ``problem`` and any of ``title``,
+            ``tasks``, ``experts``, ``space``, ``objective``, ``device``, ``overrides``; then
+            ``algorithms``, ``seeds``, and one of ``evaluations``, ``cost``, ``seconds``.
+        store: SQLite file, where the file names none.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or a key or value is wrong.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "study.toml"
+        ...     _ = file.write_text('problems = [{problem = "vision4", tasks = ["objects"]}]\n'
+        ...                         'algorithms = ["random"]\nseeds = 2\nevaluations = 5\n')
+        ...     len(read_study(file, store=Path(folder) / "study.db").cells())
+        2
+    """
+    path = Path(path)
+    try:
+        found = _StudyFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigurationError(f"study file {path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"study file {path} is not valid TOML: {error}") from error
+    except ValidationError as error:
+        places = "; ".join(
+            f"key {'.'.join(str(s) for s in e['loc'])!r}: {e['msg'].lower()}"
+            for e in error.errors()
+        )
+        known = ", ".join(_StudyFile.model_fields)
+        raise ConfigurationError(f"study file {path}: {places}. Known keys: {known}") from error
+    problems = []
+    for entry in found.problems:
+        entry = _ProblemEntry(problem=entry) if isinstance(entry, str) else entry
+        options = entry.model_dump(exclude={"problem", "title"})
+        problem = get_problem(entry.problem, **options)
+        problem.title = entry.title or problem.title
+        problems.append(problem)
+    return Study(
+        problems,
+        found.algorithms,
+        seeds=found.seeds,
+        evaluations=found.evaluations,
+        cost=found.cost,
+        seconds=found.seconds,
+        store=found.store or store or "study.db",
+        front_size=found.front_size,
+    )
