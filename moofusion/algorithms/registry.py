@@ -115,6 +115,11 @@ def _directions(problem: Any, pop_size: int) -> Any:
     return simplex_lattice(problem.n_obj, partitions_within(problem.n_obj, pop_size))
 
 
+def _require_several(name: str, problem: Any) -> None:
+    if problem.n_obj < 2:
+        raise ConfigurationError(f"{name} needs at least two objectives; use nsga2 for one")
+
+
 def _violation_then_random(
     pop: Any, P: Any, random_state: np.random.Generator | None = None, **kwargs: Any
 ) -> Any:
@@ -176,6 +181,7 @@ def _spea2(problem: Any, pop_size: int = 20, sampling: str = "coefficients") -> 
 def _rvea(problem: Any, pop_size: int = 20, sampling: str = "coefficients") -> Algorithm:
     from moofusion.algorithms.rvea import RVEA
 
+    _require_several("rvea", problem)
     directions = _directions(problem, pop_size)
     return RVEA(directions, pop_size=pop_size, sampling=_sampling(sampling))
 
@@ -183,6 +189,7 @@ def _rvea(problem: Any, pop_size: int = 20, sampling: str = "coefficients") -> A
 def _smsemoa(problem: Any, pop_size: int = 20, sampling: str = "coefficients") -> Algorithm:
     from pymoo.algorithms.moo.sms import SMSEMOA
 
+    _require_several("smsemoa", problem)
     if problem.n_obj > 4:
         raise ConfigurationError(
             f"smsemoa recomputes hypervolume contributions naively and is unusable above 4 "
@@ -196,6 +203,7 @@ def _moead(
 ) -> Algorithm:
     from pymoo.algorithms.moo.moead import ParallelMOEAD
 
+    _require_several("moead", problem)
     if problem.has_constraints():
         raise ConfigurationError("moead cannot handle constraints; use nsga2 or nsga3")
     directions = _directions(problem, pop_size)

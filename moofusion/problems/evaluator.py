@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import torch
 import xxhash
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from moofusion.errors import ConfigurationError, UnknownNameError
 from moofusion.merging import LinearMerge, Space
 from moofusion.tasks import Measurement, Task
 from moofusion.weights import LoadedPool
+from moofusion.weights.vectors import tensor_bytes
 
 __all__ = ["CostCounter", "Evaluation", "Evaluator"]
 
@@ -190,16 +190,12 @@ class Evaluator:
         digest.update(np.round(space.coefficients(probes), 9).tobytes())
         for task in self.tasks:
             digest.update(f"{task.objective}{task.fingerprint(split)}".encode())
-            for name, tensor in self._head(task).items():
+            module = self.module(task)
+            state = module.state_dict()
+            for name in self.pool.model.head_names(module):
                 digest.update(name.encode())
-                digest.update(tensor.cpu().flatten().view(torch.uint8).numpy().tobytes())
+                digest.update(tensor_bytes(state[name].flatten()))
         return digest.hexdigest()
-
-    def _head(self, task: Task) -> dict[str, Tensor]:
-        """Tensors of the task's module that are not merged."""
-        shared = self.pool.model.weights.untyped_storage().data_ptr()
-        state = self.module(task).state_dict()
-        return {k: v for k, v in state.items() if v.untyped_storage().data_ptr() != shared}
 
     @cached_property
     def _weights_fingerprint(self) -> str:
@@ -226,12 +222,3 @@ class Evaluator:
             self.counter.forward += samples
             self.counter.seconds += seconds
         return Evaluation(found, not all(m.is_finite for m in found), float(samples), seconds)
-
-
-def metric_values(evaluation: Evaluation, tasks: Sequence[Task]) -> Mapping[str, float]:
-    """Flat table ``{"task/metric": value}`` of an evaluation."""
-    return {
-        f"{task.name}/{name}": value
-        for task, found in zip(tasks, evaluation.measurements, strict=True)
-        for name, value in found.metrics.items()
-    }
