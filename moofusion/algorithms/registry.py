@@ -165,6 +165,7 @@ def _unsga3(problem: Any, pop_size: int = 20, sampling: str = "coefficients") ->
 def _agemoea2(problem: Any, pop_size: int = 20, sampling: str = "coefficients") -> Algorithm:
     from pymoo.algorithms.moo.age2 import AGEMOEA2
 
+    _require_several("agemoea2", problem)
     if importlib.util.find_spec("numba") is None:
         raise ConfigurationError(
             "agemoea2 needs numba, which is not installed: pip install 'moofusion[agemoea2]'"

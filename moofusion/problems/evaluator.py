@@ -126,7 +126,9 @@ class Evaluator:
     ) -> tuple[float, Array]:
         """Mean loss of one task and its gradient with respect to the coefficients.
 
-        One merge, one forward and backward pass in chunks, one pass over the task vectors.
+        One merge, one forward and backward pass in chunks, one pass over the task vectors. Running
+        statistics of batch norms are merged, but autograd does not see them: for models that have
+        them the gradient is approximate.
 
         Args:
             L: Coefficients of one candidate, shape ``(G, K)``.

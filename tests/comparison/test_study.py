@@ -198,6 +198,43 @@ def test_a_killed_worker_is_replaced(tmp_path, expected):
     check(study.path, expected)
 
 
+def test_dask_workers_give_the_same_table_and_one_may_die(tmp_path, expected):
+    distributed = pytest.importorskip("distributed", reason="the extra [dask] is not installed")
+    problem = lethal_problem(tmp_path / "flag")
+    study = Study(problem, ALGORITHMS, seeds=2, evaluations=20, store=tmp_path / "study.db")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        study.run(n_jobs=2, backend="dask", threads=1)
+
+    assert (tmp_path / "flag").exists()
+    check(study.path, expected)
+
+
+def test_ray_workers_give_the_same_table_and_one_may_die(tmp_path, expected):
+    ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    problem = lethal_problem(tmp_path / "flag")
+    study = Study(problem, ALGORITHMS, seeds=2, evaluations=20, store=tmp_path / "study.db")
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=50,
+        runtime_env={"env_vars": {"PYTHONPATH": os.path.dirname(tiny.__file__)}},
+    )
+    try:
+        with pytest.warns(RuntimeWarning, match="a worker was lost"):
+            study.run(n_jobs=2, backend="ray", threads=1)
+    finally:
+        ray.shutdown()
+
+    assert (tmp_path / "flag").exists()
+    check(study.path, expected)
+
+
 def test_budgets_in_cost_and_seconds(tmp_path, problem):
     one = problem.anchors().evaluations[0].cost
     cost = Study(problem, ["random:batch_size=1"], seeds=1, cost=7 * one, store=tmp_path / "a.db")

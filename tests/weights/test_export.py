@@ -261,7 +261,7 @@ def test_the_card_states_what_is_in_the_checkpoint(toy, tmp_path, vit_folders):
         assert f"{value:.4f}" in text
     for values in (toy.front.search, toy.front.test):
         assert all(f"{value:.6g}" in text for value in values[index])
-    assert "chosen by 'asf' with preference dots=0.2,rings=0.8" in text
+    assert "chosen by 'asf' with preference dots=0.2, rings=0.8" in text
     assert f"(point {index + 1} of {len(toy.front)})" in text
     assert f"`{toy.settings['fingerprint']}`" in text
     assert "head of **rings**" in text

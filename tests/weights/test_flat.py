@@ -108,6 +108,17 @@ def test_floating_buffers_are_merged_and_others_come_from_the_module():
     assert torch.equal(loaded.model.modules["base"](X), expert(X))
 
 
+def test_a_parameter_may_be_a_single_number():
+    class Scaled(nn.Module):
+        def __init__(self, scale):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(scale))
+
+    loaded = ModelPool(Scaled(1.0), {"a": Scaled(3.0)}).load()
+    loaded.model.weights.copy_(loaded.vectors.expert(0))
+    assert loaded.model.modules["base"].scale.item() == 3
+
+
 def test_modules_that_keep_their_own_list_of_weights_follow():
     class Recurrent(nn.Module):
         def __init__(self):

@@ -1,0 +1,80 @@
+"""What `import moofusion` promises: quick, complete, documented."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import moofusion
+
+PACKAGES = ("weights", "merging", "tasks", "problems", "algorithms", "comparison", "zoo")
+HEAVY = ("torch", "transformers", "matplotlib", "datasets", "pymoo", "scipy", "pandas")
+
+
+def _python(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_importing_moofusion_imports_nothing_heavy():
+    loaded = set(_python("import sys, moofusion; print(*sys.modules)"))
+    assert "moofusion" in loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_heavy_libraries_come_with_the_names_that_need_them():
+    loaded = set(_python("import sys, moofusion; moofusion.ModelPool; print(*sys.modules)"))
+    assert "moofusion.weights" in loaded
+    assert "matplotlib" not in loaded
+
+
+@pytest.mark.parametrize("name", moofusion.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(moofusion, name) is not None
+    assert name in dir(moofusion)
+
+
+def test_other_names_are_not():
+    with pytest.raises(AttributeError, match="no attribute 'ModelPol'"):
+        _ = moofusion.ModelPol
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_everything_public_is_documented(package):
+    """Classes and functions, and what classes offer beyond underscores."""
+    module = importlib.import_module(f"moofusion.{package}")
+    assert module.__doc__
+    assert module.__all__
+    things = {name: getattr(module, name) for name in module.__all__}
+    assert [name for name in _undocumented(things)] == []
+
+
+def _undocumented(things):
+    for name, thing in things.items():
+        if inspect.isclass(thing):
+            if not _own_docstring(thing):
+                yield name
+            for key, member in vars(thing).items():
+                function = member.fget if isinstance(member, property) else member
+                function = getattr(function, "__func__", function)
+                public = inspect.isfunction(function) and not key.startswith("_")
+                if public and not inspect.getdoc(getattr(thing, key)):
+                    yield f"{name}.{key}"
+        elif inspect.isfunction(thing) and not thing.__doc__:
+            yield name
+
+
+def _own_docstring(thing):
+    """Not inherited, and not made up by dataclasses."""
+    text = vars(thing).get("__doc__")
+    return bool(text) and not text.startswith(f"{thing.__name__}(")
+
+
+def test_the_package_is_typed_and_versioned():
+    from importlib.metadata import version
+    from importlib.resources import files
+
+    assert (files("moofusion") / "py.typed").is_file()
+    assert moofusion.__version__ == version("moofusion")
