@@ -1,0 +1,219 @@
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import typer
+
+import moofusion.cli
+from moofusion import SearchResult
+from moofusion.problems import spec as specs
+from moofusion.problems.spec import read_spec
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+
+
+def page(name):
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.S | re.M)
+
+
+@pytest.fixture
+def own_models(tmp_path, vit_folders, images):
+    """The folder that the page on problem files talks about: my.toml, models/ and data/."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "data").mkdir()
+    pairs = {"letters": "dots", "digits": "bars"}
+    (tmp_path / "models" / "base").symlink_to(vit_folders.base)
+    for name, like in pairs.items():
+        (tmp_path / "models" / name).symlink_to(vit_folders.experts[like])
+        data = images[like]
+        arrays = {"classes": np.array(data.classes)}
+        for split in data.items:
+            arrays |= {f"{split}_images": data.items[split], f"{split}_labels": data.labels[split]}
+        np.savez(tmp_path / "data" / f"{name}.npz", **arrays)
+    (tmp_path / "my.toml").write_text(blocks(page("problem-files.md"), "toml")[0])
+    return tmp_path
+
+
+# ------------------------------------------------------------------ problem files
+
+
+def test_the_example_of_own_models_can_be_searched(own_models):
+    problem = moofusion.get_problem(own_models / "my.toml")
+    assert problem.title == "letters and digits"
+    assert problem.space.partition.has_static
+    assert problem.space.static.tolist() == [0.4, 0.4]
+    assert problem.xu.max() == 0.8
+    assert [task.objective.name for task in problem.tasks] == ["accuracy", "macro_f1"]
+    assert len(problem.constraints) == 1
+    result = moofusion.search(problem, "random", evaluations=20, seed=1)
+    assert len(result.front) > 0
+
+
+def test_the_example_of_a_data_file_can_be_used(own_models, monkeypatch):
+    monkeypatch.chdir(own_models / "data")
+    exec(blocks(page("problem-files.md"), "python")[0], {})
+    problem = moofusion.get_problem(own_models / "my.toml", tasks=["letters"])
+    assert problem.tasks[0].classes == ("a", "b", "c")
+    assert problem.evaluate(problem.xl[None]).shape == (1, 1)
+
+
+def test_every_problem_file_in_the_docs_is_valid(tmp_path):
+    found = [text for name in PAGES for text in blocks(name.read_text(), "toml")]
+    assert len(found) >= 2
+    for text in found:
+        (tmp_path / "one.toml").write_text(text)
+        spec = read_spec(tmp_path / "one.toml")
+        for key in tomllib.loads(text):
+            assert hasattr(spec, key)
+
+
+def test_every_key_is_described_and_no_other():
+    text = page("problem-files.md")
+    tables = {
+        "At the top": ((specs.ProblemSpec,), {"folder", "pool", "tasks", "space", "constraints"}),
+        "`[pool]`": ((specs.PoolSpec,), set()),
+        "`[[tasks]]`": ((specs.ImageTaskSpec, specs.TextTaskSpec), set()),
+        "`[space]`": ((specs.SpaceSpec,), set()),
+        "`[[constraints]]`": ((specs.ConstraintSpec,), set()),
+    }
+    text = text[text.index("## Every key") :]
+    for start, (models, elsewhere) in tables.items():
+        table = text[text.index(start) :].split("\n\n")[1]
+        lines = table.splitlines()[2:]
+        described = {key for line in lines for key in re.findall(r"`(\w+)`", line.split("|")[1])}
+        known = {key for model in models for key in model.model_fields}
+        assert described == known - elsewhere, start
+
+
+def test_defaults_in_the_table_are_the_real_ones():
+    text = page("problem-files.md")
+    expected = {
+        "column": "`image` or `text`", "label": "`label`", "objective": "`accuracy`",
+        "max_length": "128", "allow_pickle": "`false`", "heads": '`"auto"`', "device": '`"auto"`',
+    }  # fmt: skip
+    for key, shown in expected.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{key}` |"))
+        assert row.split("|")[3].strip() == shown
+    assert specs.ImageTaskSpec.model_fields["column"].default == "image"
+    assert specs.TextTaskSpec.model_fields["column"].default == "text"
+    assert specs.TextTaskSpec.model_fields["max_length"].default == 128
+    assert specs.PoolSpec.model_fields["heads"].default == "auto"
+
+
+# ------------------------------------------------------------------ code
+
+
+@pytest.mark.parametrize("name", ["how-it-works.md", "own-metric.md"])
+def test_the_code_of_a_page_runs(name, capsys):
+    space = {}
+    for code in blocks(page(name), "python"):
+        exec(code, space)
+    assert capsys.readouterr().out
+    if name == "own-metric.md":
+        result = space["result"]
+        assert result.front.tasks == ("animals", "robust")
+        assert 0 < result.front.values("test")[:, 1].max() <= 1
+        assert (result.front.search[:, 1] < result.front.search[:, 0]).all()
+
+
+def test_the_overrides_of_the_problem_file_page_run(capsys):
+    exec(blocks(page("problem-files.md"), "python")[1], {})
+    assert capsys.readouterr().out.strip() == "[0.8 0.8]"
+
+
+def test_the_code_on_run_folders_reads_a_run(tmp_path, monkeypatch, own_models):
+    problem = moofusion.get_problem(own_models / "my.toml")
+    moofusion.search(problem, "random", evaluations=20, out=tmp_path / "runs" / "first")
+    monkeypatch.chdir(tmp_path)
+    code = blocks(page("run-folder.md"), "python")[0].replace(
+        "animals=0.7,objects", "letters=1,digits"
+    )
+    exec(code, {})
+    written = {path.name for path in (tmp_path / "merged").iterdir()}
+    described = set(re.findall(r"`([\w.]+\.(?:json|safetensors|md))`", page("run-folder.md")))
+    assert written - {"heads"} <= described
+
+
+def test_the_files_and_columns_of_a_run_are_those_described(tmp_path, own_models):
+    text = page("run-folder.md")
+    problem = moofusion.get_problem(own_models / "my.toml")
+    moofusion.search(problem, "random", evaluations=20, out=tmp_path / "run")
+    rows = [line.split("|")[1] for line in text.split("\n\n")[2].splitlines()[2:]]
+    assert {name for row in rows for name in re.findall(r"`(.*?)`", row)} == {
+        path.name for path in (tmp_path / "run").iterdir()
+    }
+    for name in ("evaluations", "front", "references"):
+        header = (tmp_path / "run" / f"{name}.csv").read_text().splitlines()[0].split(",")
+        for column in header:
+            general = re.sub(r"^x:.*", "x:NAME", column)
+            general = re.sub(r"^(letters|digits)(?=[:/])", "TASK", general)
+            general = re.sub(r"^TASK/.*", "TASK/METRIC", general)
+            assert f"`{general}`" in text, (name, column)
+    assert SearchResult.load(tmp_path / "run").splits == ("search", "test")
+
+
+# ------------------------------------------------------------------ commands and links
+
+
+def _commands(text):
+    """The moofusion commands in the bash blocks of a page."""
+    for block in blocks(text, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|;", line):
+                words = shlex.split(part, comments=True)
+                while words and ("=" in words[0] or words[0] in ("python3", "-m")):
+                    words = words[1:]
+                if words and words[0].rpartition("/")[2] == "moofusion":
+                    yield words[1:]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=NAMES)
+def test_every_command_in_the_docs_exists(path):
+    group = typer.main.get_command(moofusion.cli.app)
+    for words in _commands(path.read_text()):
+        context, command = click.Context(group, info_name="moofusion"), group
+        if words == ["--version"]:
+            continue
+        while hasattr(command, "commands"):
+            name, *words = words
+            assert name in command.commands, (name, path.name)
+            command = command.commands[name]
+        command.make_context(command.name, list(words), parent=context)
+
+
+def test_every_option_of_search_and_export_is_described():
+    group = typer.main.get_command(moofusion.cli.app)
+    text = page("command-line.md")
+    for name in ("search", "export", "describe"):
+        for parameter in group.commands[name].params:
+            for option in parameter.opts:
+                if option.startswith("--") and option != "--help":
+                    assert f"`{option}`" in text, (name, option)
+    for name, command in group.commands.items():
+        if not command.hidden:
+            assert f"moofusion {name}" in text, name
+
+
+@pytest.mark.parametrize("path", PAGES, ids=NAMES)
+def test_links_lead_somewhere(path):
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.S | re.M)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        place = (path.parent / file).resolve() if file else path
+        assert place.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", place.read_text(encoding="utf-8"), re.M)
+            slugs = [re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles]
+            assert anchor in slugs, target
