@@ -159,7 +159,7 @@ def test_a_problem_without_a_test_split_is_announced(vit_folders, images, tmp_pa
 
 # ------------------------------------------------------------------ killed and resumed
 
-LONG = 300
+LONG = 400
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def killed(toy, tmp_path_factory):
     arguments = ("search", toy, "--evaluations", LONG, "--seed", 7)
     rng = np.random.default_rng()
     started = {
-        name: (start_cli(*arguments, "--out", root / name), number, int(rng.integers(1, 200)))
+        name: (start_cli(*arguments, "--out", root / name), number, int(rng.integers(1, 150)))
         for name, number in (("ctrl-c", signal.SIGINT), ("kill", signal.SIGKILL))
     }
     ended = {}

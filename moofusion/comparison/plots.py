@@ -32,15 +32,16 @@ def plot_front(result: SearchResult, *, split: str | None = None) -> Figure:
 
     Axes show the metrics themselves, better to the upper right (or as the metric's direction
     says). Three and more objectives make a triangle of panels: the panels of a column share
-    their horizontal axis, those of a row their vertical one. A single objective is drawn along
-    one axis, a line for each model. On the search split every evaluated model is shown as a grey
-    dot.
+    their horizontal axis, those of a row their vertical one, and the models that are best for
+    this pair alone stand out, joined by the border of what is reached. A single objective is drawn
+    along one axis, a line for each model. On the search split every evaluated model is shown as a
+    grey dot.
 
     Args:
         result: What a search found.
         split: ``"search"`` or ``"test"``; by default test where there is one.
     """
-    from matplotlib.figure import Figure
+    from moofusion.comparison.figure import ShownFigure
 
     split = split or result.splits[-1]
     tasks, metrics = result.front.tasks, result.front.metrics
@@ -50,12 +51,14 @@ def plot_front(result: SearchResult, *, split: str | None = None) -> Figure:
     labels = [_axis_label(task, metric) for task, metric in zip(tasks, metrics, strict=True)]
     n = len(tasks)
     if n == 1:
-        figure = Figure(figsize=(7.6, 1.4 + 0.42 * (len(references) + 1)), layout="constrained")
+        figure: Figure = ShownFigure(
+            figsize=(7.6, 1.4 + 0.42 * (len(references) + 1)), layout="constrained"
+        )
         _draw_line(figure.add_subplot(), result, values, references, cloud, labels[0])
     else:
         side = 4.4 if n == 2 else 3.2 if n == 3 else 2.7
         extra = 2.4 if n == 2 else 0.6
-        figure = Figure(
+        figure = ShownFigure(
             figsize=(side * (n - 1) + extra, side * (n - 1) + 0.6), layout="constrained"
         )
         grid = figure.add_gridspec(n - 1, n - 1)
@@ -67,10 +70,15 @@ def plot_front(result: SearchResult, *, split: str | None = None) -> Figure:
                 panels[row, column] = axes
                 pair = [column, row]
                 seen = None if cloud is None else cloud[:, pair]
-                _draw_pair(axes, result, values[:, pair], references[:, pair], seen)
+                if seen is not None:
+                    axes.scatter(
+                        seen[:, 0], seen[:, 1], s=9, color=_CLOUD, linewidths=0, label="evaluated"
+                    )
+                F = result.front.objectives(split)[:, pair]
+                _draw_front(axes, F, values[:, pair], alone=n == 2)
+                _draw_marks(axes, result, values[:, pair], references[:, pair])
+                _plain(axes)
                 _label_outer(axes, labels[column], labels[row], row == n - 1, column == 0)
-        if n == 2:
-            _outline(panels[1, 0], result, values, split)
         _legend(figure, panels[1, 0], corner=n > 2)
     figure.suptitle(
         f"{result.settings['problem']}: {result.settings['algorithm']}, "
@@ -80,22 +88,29 @@ def plot_front(result: SearchResult, *, split: str | None = None) -> Figure:
     return figure
 
 
-def _draw_pair(
-    axes: Axes, result: SearchResult, values: Array, references: Array, cloud: Array | None
-) -> None:
-    """One panel: evaluated models, front, references, knee."""
-    if cloud is not None:
-        axes.scatter(cloud[:, 0], cloud[:, 1], s=9, color=_CLOUD, linewidths=0, label="evaluated")
+def _draw_front(axes: Axes, F: Array, values: Array, *, alone: bool) -> None:
+    """Models of the front, and the border of what they reach in these two objectives.
+
+    Where there are others (not `alone`), the models that are best for this pair stand out.
+    """
+    strength = 0.8 if alone else 0.35
     axes.scatter(
-        values[:, 0],
-        values[:, 1],
-        s=24,
-        color=_FRONT,
-        alpha=0.75,
-        linewidths=0,
-        label="front",
-        zorder=3,
-    )
+        values[:, 0], values[:, 1], s=24, color=_FRONT, alpha=strength, linewidths=0,
+        label="front", zorder=3,
+    )  # fmt: skip
+    shown = np.flatnonzero(np.isfinite(F).all(axis=1))
+    shown = shown[nondominated(F[shown])]
+    line = values[shown[F[shown, 0].argsort()]]
+    if not alone:
+        axes.scatter(
+            line[:, 0], line[:, 1], s=24, color=_FRONT, linewidths=0, label="front of the pair",
+            zorder=3.5,
+        )  # fmt: skip
+    axes.step(line[:, 0], line[:, 1], where="post", color=_FRONT, linewidth=1, alpha=0.6, zorder=2)
+
+
+def _draw_marks(axes: Axes, result: SearchResult, values: Array, references: Array) -> None:
+    """Base, experts, controls and the knee."""
     for index, (label, style) in enumerate(_marks(result)):
         axes.plot(*references[index], label=label, zorder=4, **style)
     knee = result.front.choose(by="knee")
@@ -103,7 +118,6 @@ def _draw_pair(
         *values[knee], linestyle="none", marker="o", markersize=11, markerfacecolor="none",
         markeredgecolor=_KNEE, markeredgewidth=2, label="knee", zorder=5,
     )  # fmt: skip
-    _plain(axes)
 
 
 def _draw_line(
@@ -130,16 +144,6 @@ def _draw_line(
     axes.set_xlabel(label)
     _plain(axes, numbers=False)
     axes.set_ylim(place + 0.6, -0.6)
-
-
-def _outline(axes: Axes, result: SearchResult, values: Array, split: str) -> None:
-    """The border of what two objectives reach: a step line through the non-dominated models."""
-    F = result.front.objectives(split)
-    shown = np.flatnonzero(np.isfinite(F).all(axis=1))
-    shown = shown[nondominated(F[shown])]
-    line = values[shown[F[shown, 0].argsort()]]
-    if len(line) > 1:
-        axes.step(*line.T, where="post", color=_FRONT, linewidth=1, alpha=0.5, zorder=2)
 
 
 def _label_outer(axes: Axes, xlabel: str, ylabel: str, bottom: bool, left: bool) -> None:

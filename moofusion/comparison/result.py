@@ -31,7 +31,7 @@ __all__ = ["SearchResult"]
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SearchResult:
     """What a search found.
 
@@ -84,6 +84,14 @@ class SearchResult:
         from moofusion.comparison.plots import plot_front
 
         return plot_front(self, split=split)
+
+    def __repr__(self) -> str:
+        volumes = ", ".join(f"{split} {self.hypervolume(split):.4f}" for split in self.splits)
+        return (
+            f"SearchResult({self.settings['problem']}, {self.settings['algorithm']}, "
+            f"{len(self.evaluated)} evaluations, {len(self.front)} models on the front, "
+            f"hypervolume {volumes})"
+        )
 
     def _repr_html_(self) -> str:
         from moofusion.comparison.summary import summary_html
@@ -144,7 +152,15 @@ class SearchResult:
     ) -> tuple[int, str]:
         """Index of the wanted model, and in words how it was chosen."""
         if point is None:
-            wish = "equal preferences" if preference is None else f"preference {preference}"
+            wish = "equal preferences"
+            if preference is not None:
+                weights = parse_preference(preference, self.front.tasks)
+                given = [
+                    f"{task}={weight:.6g}"
+                    for task, weight in zip(self.front.tasks, weights, strict=True)
+                    if weight > 0
+                ]
+                wish = f"preference {', '.join(given)}"
             how = f"chosen by '{by}'" + ("" if by == "knee" else f" with {wish}")
             return self.front.choose(preference, by=by), how
         if preference is not None:

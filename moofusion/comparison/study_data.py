@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moofusion.comparison.cell import Budget
-from moofusion.comparison.front import Front
 from moofusion.comparison.quality import REFERENCE, hypervolume, nondominated
 from moofusion.comparison.store import Cell, Store
 from moofusion.tasks import Metric
@@ -224,54 +222,6 @@ class StudyData:
     def algorithms(self, problem: ProblemData) -> list[str]:
         """Algorithms with finished runs on a problem, in order."""
         return list(dict.fromkeys(run.cell.algorithm for run in self.of(problem)))
-
-    def front(
-        self,
-        problem: ProblemData,
-        algorithms: Sequence[str] | None = None,
-        *,
-        budget: str | None = None,
-    ) -> Front:
-        """What a study offers on a problem: the non-dominated models of its finished runs.
-
-        Models are compared on the search split; each is listed once, under the first run that
-        reported it. Labels name that run: ``"nsga2, seed 7, evaluation 12"``.
-
-        Args:
-            problem: The problem.
-            algorithms: Algorithms to pool; all of them if None.
-            budget: Pool only runs of this budget, such as ``"evaluations=200"``.
-        """
-        runs = [
-            run
-            for run in self.of(problem)
-            if (algorithms is None or run.cell.algorithm in algorithms)
-            and budget in (None, run.cell.budget)
-        ]
-        rows = [(run, int(i)) for run in runs for i in run.reported]
-        kept = []
-        if rows:
-            X = np.array([run.X[i] for run, i in rows])
-            first = np.sort(np.unique(X, axis=0, return_index=True)[1])
-            F = np.array([run.normalized[i] for run, i in rows])[first]
-            kept = [rows[i] for i in first[nondominated(F)]]
-
-        def stacked(arrays: list[Any], width: int) -> Array:
-            return np.array(arrays, float).reshape(len(kept), width)
-
-        M = len(problem.tasks)
-        return Front(
-            tuple(f"{r.cell.algorithm}, seed {r.cell.seed}, evaluation {i + 1}" for r, i in kept),
-            problem.tasks,
-            problem.objectives,
-            stacked([run.values[i] for run, i in kept], M),
-            stacked([run.test[i] for run, i in kept], M) if problem.held_out else None,
-            problem.scales["search"],
-            problem.scales.get("test"),
-            stacked([run.X[i] for run, i in kept], len(problem.variables)),
-            problem.variables,
-            np.array([run.cost[i] for run, i in kept]),
-        )
 
     def table(self) -> pd.DataFrame:
         """Hypervolume of every algorithm on every problem: mean and deviation over seeds."""

@@ -117,3 +117,15 @@ def test_notebooks_show_table_and_picture():
     html = _search("ab")._repr_html_()
     assert "task arithmetic 0.3" in html
     assert "data:image/png;base64," in html
+
+
+def test_a_plot_shows_itself_in_a_notebook():
+    figure = _search("ab").plot()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_result_is_described_in_one_line():
+    result = _search("ab")
+    assert repr(result).count("\n") == 0
+    assert f"{len(result.front)} models on the front" in repr(result)
+    assert f"test {result.hypervolume('test'):.4f}" in repr(result)

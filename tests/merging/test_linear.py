@@ -22,9 +22,9 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def models():
-    """The base and three experts as named tensors; big changes, so that rounding is visible."""
-    experts = [tiny.drift(tiny.net(), 10 + k, 3.0) for k in range(3)]
-    return [dict(m.named_parameters()) for m in (tiny.net(), *experts)]
+    """The base and three experts as named tensors; far apart, so that differences are rounded."""
+    experts = [tiny.drift(tiny.net(), 10 + k, 2.0) for k in range(3)]
+    return [dict(m.named_parameters()) for m in (tiny.drift(tiny.net(), 9, 3.0), *experts)]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,9 @@ def vectors(models):
         flat.append(torch.zeros(LAYOUT.size))
         for entry in LAYOUT.entries:
             flat[-1][entry.slice] = tensors[entry.name].detach().flatten()
-    return TaskVectors.build(LAYOUT, NAMES, flat[0], flat[1:])
+    built = TaskVectors.build(LAYOUT, NAMES, flat[0], flat[1:])
+    assert all(len(positions) > 5 for positions, _ in built.residue)
+    return built
 
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")

@@ -36,25 +36,25 @@ def metrics_of(L, split, *, variant=0, loss=()):
     return np.column_stack(columns)
 
 
-def describe(M, *, variant=0, held_out=True, loss=()):
+def describe(M, *, variant=0, held_out=True, loss=(), tasks=TASKS, spec=None):
     """The description of a problem as :class:`Study` writes it."""
-    tasks = TASKS[:M]
+    tasks = tasks[:M]
     metrics = [LOSS if j in loss else ACCURACY for j in range(M)]
     anchors, controls = {}, {}
     for split in ("search", "test") if held_out else ("search",):
         rows = metrics_of(np.vstack([np.zeros(M), np.eye(M)]), split, variant=variant, loss=loss)
-        F = np.array([[m.objective(v) for m, v in zip(metrics, row)] for row in rows])
+        F = np.array([[m.objective(v) for m, v in zip(metrics, row, strict=True)] for row in rows])
         anchors[split] = {
             "ideal": F.min(0).tolist(),
             "nadir": F.max(0).tolist(),
-            "models": dict(zip(("base", *tasks), rows.tolist())),
+            "models": dict(zip(("base", *tasks), rows.tolist(), strict=True)),
         }
         scales = {"average": 1 / M, "task arithmetic 0.3": 0.3}
         scales |= {"task arithmetic 0.4 (best scale)": 0.4, "TIES 0.3": 0.33}
         rows = metrics_of(
             np.outer(list(scales.values()), np.ones(M)), split, variant=variant, loss=loss
         )
-        controls[split] = dict(zip(scales, rows.tolist()))
+        controls[split] = dict(zip(scales, rows.tolist(), strict=True))
     return {
         "tasks": list(tasks),
         "objectives": [m.name for m in metrics],
@@ -63,7 +63,7 @@ def describe(M, *, variant=0, held_out=True, loss=()):
         "experts": list(tasks),
         "space": f"TaskWise({M})",
         "held_out_test": held_out,
-        "spec": None,
+        "spec": spec,
         "anchors": anchors,
         "controls": controls,
     }
@@ -87,9 +87,8 @@ def candidates(algorithm, seed, M, evaluations):
     return X
 
 
-def add_problem(store, fingerprint, title, M, *, variant=0, held_out=True, loss=()):
-    stored = describe(M, variant=variant, held_out=held_out, loss=loss)
-    store.add_problem(fingerprint, title, stored)
+def add_problem(store, fingerprint, title, M, **options):
+    store.add_problem(fingerprint, title, describe(M, **options))
 
 
 def add_runs(
@@ -118,7 +117,7 @@ def add_runs(
         X = candidates(cell.algorithm, cell.seed, M, evaluations)
         rows = metrics_of(X, "search", variant=variant, loss=loss)
         seen = set()
-        for i, (x, row) in enumerate(zip(X, rows)):
+        for i, (x, row) in enumerate(zip(X, rows, strict=True)):
             fresh = x.tobytes() not in seen
             seen.add(x.tobytes())
             store.add_evaluation(
@@ -136,7 +135,7 @@ def add_runs(
                 elapsed=0.3 * (i + 1),
             )
         if held_out:
-            for x, row in zip(X, metrics_of(X, "test", variant=variant, loss=loss)):
+            for x, row in zip(X, metrics_of(X, "test", variant=variant, loss=loss), strict=True):
                 store.add_measurement(
                     fingerprint, "test", x, failed=False, metrics=row, cost=cost, seconds=0.3
                 )
@@ -151,5 +150,6 @@ def write_fake_study(path, *, problems=None, **runs):
             options = {"M": options} if isinstance(options, int) else dict(options)
             M, fingerprint = options.pop("M"), f"{number + 1:032x}"
             add_problem(store, fingerprint, title, M, **options)
-            add_runs(store, fingerprint, M, **options, **runs)
+            measured = {k: v for k, v in options.items() if k not in ("tasks", "spec")}
+            add_runs(store, fingerprint, M, **measured, **runs)
     return path
