@@ -74,7 +74,8 @@ CREATE TABLE final (
 CREATE VIEW log AS
     SELECT problem.title AS problem, cell.algorithm, cell.seed, cell.budget, evaluation.number,
         evaluation.x, measurement.status, evaluation.feasible, measurement.metrics,
-        evaluation.cost, evaluation.paid, evaluation.elapsed, measurement.seconds, cell.problem AS fingerprint
+        evaluation.cost, evaluation.paid, evaluation.elapsed, measurement.seconds,
+        cell.problem AS fingerprint
     FROM evaluation
     JOIN cell ON cell.id = evaluation.cell
     JOIN problem ON problem.fingerprint = cell.problem

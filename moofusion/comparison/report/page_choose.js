@@ -10,7 +10,7 @@ function choose(models, weights) {
   const least = Math.min(...scores) + 1e-12;
   let best = null;
   models.forEach((model, i) => {
-    if (scores[i] <= least && (best === null || model.sum <= best.sum)) best = model;
+    if (scores[i] <= least && (best === null || model.sum < best.sum)) best = model;
   });
   return best;
 }
@@ -19,7 +19,7 @@ function choose(models, weights) {
 function inOrder(models) {
   return models.slice().sort((a, b) => {
     const j = a.F.findIndex((f, k) => f !== b.F[k]);
-    return j < 0 ? 0 : a.F[j] - b.F[j];
+    return j < 0 ? 0 : a.F[j] - b.F[0];
   });
 }
 
