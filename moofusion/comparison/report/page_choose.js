@@ -19,7 +19,7 @@ function choose(models, weights) {
 function inOrder(models) {
   return models.slice().sort((a, b) => {
     const j = a.F.findIndex((f, k) => f !== b.F[k]);
-    return j < 0 ? 0 : a.F[j] - b.F[0];
+    return j < 0 ? 0 : a.F[j] - b.F[j];
   });
 }
 

@@ -26,6 +26,8 @@ __all__ = [
 
 HELD_OUT_MISSING = "No held-out test split: all values are those the search saw."
 
+# Algorithms against which every other one is to be seen.
+_CONTROLS = {"random": "random search", "soup": "rewarded soup"}
 # Differences of approximated hypervolumes below this share are not interpreted.
 _RESOLUTION = 1e-3
 
@@ -144,7 +146,10 @@ def _reading_notes(section: Section) -> list[str]:
         if any(len(run.reported) < len(run.front) for run in section.runs):
             fronts += ". Large fronts were thinned before; 'archive' is the whole of them"
     pooled = len(section.pooled[section.split])
+    ran = {algorithm.partition(":")[0] for algorithm in section.algorithms}
+    absent = [text for name, text in _CONTROLS.items() if name not in ran]
     return [
+        *([f"Controls that this study did not run: {', '.join(absent)}."] if absent else []),
         f"{fronts}. Final set: what the algorithm itself returned. Mean ± standard deviation over "
         "seeds; IQM: interquartile mean with its bootstrap interval. Bold: best value, which says "
         "nothing of significance.",

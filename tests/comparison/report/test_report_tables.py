@@ -193,6 +193,15 @@ def test_every_table_of_values_says_how_it_was_scaled(parts):
             assert missing == (not section.problem.held_out), title
 
 
+def test_missing_controls_are_named(six, tmp_path):
+    (first, *_) = sections(StudyData.read(six))
+    assert "did not run" not in " ".join(algorithms_table(first).notes)
+    path = fake.write_fake_study(tmp_path / "s.db", algorithms=("soup", "nsga2"), evaluations=6)
+    (alone,) = sections(StudyData.read(path))
+    notes = " ".join(algorithms_table(alone).notes)
+    assert "Controls that this study did not run: random search." in notes
+
+
 def test_without_test_split_there_are_no_columns_of_it(parts):
     section = next(s for s in parts.values() if not s.problem.held_out)
     keys = list(read(algorithms_table(section))["nsga2"])
