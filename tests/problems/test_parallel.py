@@ -55,8 +55,9 @@ def test_another_process_finds_the_same(process):
     assert (found[1] == expected[1]).all()
     assert found[2] == expected[2]
     assert (found[3] == expected[3]).all()
-    assert found[4][0] == expected[4][0]
-    assert (found[4][1] == expected[4][1]).all()
+    # Sums of float32 in the backward pass depend on the number of threads a worker has.
+    assert found[4][0] == pytest.approx(expected[4][0], rel=1e-5)
+    np.testing.assert_allclose(found[4][1], expected[4][1], rtol=1e-4, atol=1e-6)
 
 
 def test_problems_of_the_catalogue_travel_too(process):
