@@ -132,6 +132,11 @@ class ClassificationTask(Task):
             ConfigurationError: The head has another number of classes than the data.
         """
         scores = self._forward(module, inputs)
+        if not isinstance(scores, Tensor):
+            raise ConfigurationError(
+                f"task {self.name!r} is measured with {type(module).__name__}, which gives no "
+                "class scores; name the expert whose head it shall use (head = ...)"
+            )
         if scores.shape[-1] != len(self.classes):
             raise ConfigurationError(
                 f"task {self.name!r} has {len(self.classes)} classes, but its head "

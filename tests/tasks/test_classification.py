@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch.nn.functional import cross_entropy
 
 from moofusion.errors import ConfigurationError, DataError, UnknownNameError
-from moofusion.tasks import Measurement, Metric, TensorClassification
+from moofusion.tasks import ImageClassification, Measurement, Metric, TensorClassification
 
 
 class Echo(torch.nn.Module):
@@ -269,3 +269,12 @@ def test_fingerprints_tell_data_labels_and_splits_apart():
     found = {task.fingerprint("search") for task in tasks}
     assert len(found) == 3
     assert _task(scores, labels).fingerprint("search") in found
+
+
+def test_a_model_without_a_head_is_refused(vit_folders, images):
+    from transformers import ViTModel
+
+    body = ViTModel.from_pretrained(vit_folders.base).eval()
+    task = ImageClassification("dots", images["dots"], processor=vit_folders.base)
+    with pytest.raises(ConfigurationError, match="measured with ViTModel, which gives no class"):
+        task.evaluate(body, "search")
