@@ -160,10 +160,21 @@ def _seeds(text: str) -> int | list[int]:
 
 def _show(study: Study) -> None:
     frame = study.results().table()
-    table = Table(title="normalized hypervolume, reference point 1.1", title_justify="left")
-    for column in frame.columns:
-        table.add_column(column, justify="left" if column in ("problem", "algorithm") else "right")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row))
+    splits = [c.removeprefix("HV ") for c in frame.columns if c.startswith("HV ")]
+    table = Table(
+        "problem",
+        "algorithm",
+        title="normalized hypervolume of the reported fronts, mean ± sd over seeds",
+        caption="reference point 1.1 in every objective; 0 is the best anchor, 1 the worst",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for column in ("seeds", *splits, "points"):
+        table.add_column(column, justify="right")
+    for _, row in frame.iterrows():
+        volumes = (f"{row[f'HV {s}']:.4f} ± {row[f'sd {s}']:.4f}" for s in splits)
+        table.add_row(
+            row["problem"], row["algorithm"], str(row["seeds"]), *volumes, f"{row['points']:.0f}"
+        )
     screen.print(table)
     screen.print(f"next: moofusion report {study.path} --out report", highlight=False)

@@ -19,7 +19,7 @@ def thin(F: ArrayLike, size: int) -> NDArray[np.int64]:
     """Indices of at most `size` points of a front, in their order.
 
     Up to five objectives the point that contributes least hypervolume is dropped, again and again
-    (Emmerich, Beume and Naujoks 2005); beyond, points are picked that are farthest from those
+    (Emmerich, Beume and Naujoks 2005), the best of each objective last; beyond, points are picked that are farthest from those
     picked before, from the extremes on.
 
     Args:
@@ -38,10 +38,13 @@ def thin(F: ArrayLike, size: int) -> NDArray[np.int64]:
         return kept
     if F.shape[1] > _MAX_EXACT_OBJECTIVES:
         return _farthest(F, size)
-    # The extremes must not be lost for lying at the edge of the reference box.
     reference = np.maximum(F.max(axis=0), 1.0) + REFERENCE - 1.0
+    best = np.zeros(len(F), bool)
+    best[F.argmin(axis=0)] = True
     while len(kept) > size:
-        contributions = moocore.hv_contributions(F[kept], ref=reference)
+        contributions = np.array(moocore.hv_contributions(F[kept], ref=reference))
+        if best[kept].sum() < size:
+            contributions[best[kept]] = np.inf
         kept = np.delete(kept, int(np.argmin(contributions)))
     return kept
 
