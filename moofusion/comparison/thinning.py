@@ -19,8 +19,8 @@ def thin(F: ArrayLike, size: int) -> NDArray[np.int64]:
     """Indices of at most `size` points of a front, in their order.
 
     Up to five objectives the point that contributes least hypervolume is dropped, again and again
-    (Emmerich, Beume and Naujoks 2005), the best of each objective last; beyond, points are picked that are farthest from those
-    picked before, from the extremes on.
+    (Emmerich, Beume and Naujoks 2005), the best of each objective last; beyond, points are picked
+    that are farthest from those picked before, from the extremes on.
 
     Args:
         F: Normalized objectives of non-dominated points, shape ``(P, M)``.
