@@ -16,6 +16,7 @@ from moofusion.problems.constraints import Constraint
 from moofusion.problems.evaluator import Evaluator
 from moofusion.problems.merge_problem import MergeProblem, _open_evaluator
 from moofusion.tasks.base import Task
+from moofusion.tasks.data import LabelledData
 
 __all__ = ["ProblemSpec", "apply_overrides", "read_spec"]
 
@@ -51,6 +52,17 @@ class _TaskSpec(_Table):
         size = {} if self.batch_size is None else {"batch_size": self.batch_size}
         return {"objective": self.objective, "head": self.head, **size}
 
+    def _read(self, spec: ProblemSpec, column: str) -> LabelledData:
+        from moofusion.tasks import read_labelled
+
+        return read_labelled(
+            spec.locate(self.data),
+            column=column,
+            label=self.label,
+            splits=self.splits,
+            name=self.config,
+        )
+
     def build(self, spec: ProblemSpec) -> Task:
         """The task."""
         raise NotImplementedError
@@ -65,16 +77,10 @@ class ImageTaskSpec(_TaskSpec):
 
     def build(self, spec: ProblemSpec) -> Task:
         """The task; its processor is the base's unless another is named."""
-        from moofusion.tasks import ImageClassification, read_labelled
+        from moofusion.tasks import ImageClassification
         from moofusion.weights.sources import find_folder
 
-        data = read_labelled(
-            spec.locate(self.data),
-            column=self.column,
-            label=self.label,
-            splits=self.splits,
-            name=self.config,
-        )
+        data = self._read(spec, self.column)
         processor = find_folder(
             spec.locate(self.processor or spec.pool.base), role=f"processor of task {self.name!r}"
         )
@@ -91,16 +97,10 @@ class TextTaskSpec(_TaskSpec):
 
     def build(self, spec: ProblemSpec) -> Task:
         """The task; its tokenizer is the base's unless another is named."""
-        from moofusion.tasks import TextClassification, read_labelled
+        from moofusion.tasks import TextClassification
         from moofusion.weights.sources import find_folder
 
-        data = read_labelled(
-            spec.locate(self.data),
-            column=self.column,
-            label=self.label,
-            splits=self.splits,
-            name=self.config,
-        )
+        data = self._read(spec, self.column)
         tokenizer = find_folder(
             spec.locate(self.tokenizer or spec.pool.base), role=f"tokenizer of task {self.name!r}"
         )
