@@ -78,6 +78,7 @@ class _Recorder:
         self.elapsed = 0.0
         self.device_seconds = 0.0
         self._seen: set[bytes] = set()
+        self._gradient = (0.0, 0.0)
         self._begun = time.perf_counter()
 
     def __call__(self, x: Array, evaluation: Evaluation, cached: bool) -> None:
@@ -109,12 +110,20 @@ class _Recorder:
                 metrics=metric_list(self.problem, evaluation),
                 cost=cost,
                 paid=0.0 if cached else evaluation.cost,
+                gradient=self._gradient,
                 full_cost=evaluation.cost,
                 seconds=evaluation.seconds,
                 elapsed=self.elapsed,
             )
+        self._gradient = (0.0, 0.0)
         self.X.append(x.copy())
         self.found.append(evaluation)
+
+    def gradient(self, cost: float, seconds: float) -> None:
+        """Charge the gradients that were taken to the evaluation that follows them."""
+        self.cost += cost
+        self.device_seconds += seconds
+        self._gradient = (self._gradient[0] + cost, self._gradient[1] + seconds)
 
 
 class _BudgetTermination(Termination):
@@ -124,8 +133,10 @@ class _BudgetTermination(Termination):
         super().__init__()
         self._recorder, self._budget = recorder, budget
         if budget.kind == "evaluations":
-            # Read by algorithms that plan their proposals.
+            # These two are read by algorithms that plan their proposals.
             self.n_max_evals = int(budget.limit)
+        elif budget.kind == "cost":
+            self.max_cost = budget.limit
 
     def _update(self, algorithm: Any) -> float:
         spent = {
@@ -170,13 +181,14 @@ def run_cell(
 def _run(store: Store, cell: Cell, problem: MergeProblem, front_size: int) -> None:
     # Observers of this run alone, also where threads share the problem.
     problem = copy.copy(problem)
-    problem.observers = []
+    problem.observers, problem.gradient_observers = [], []
     store.start(cell.id, machine(problem))
     fill_cache(store, cell.problem, problem)
     recorder = _Recorder(store, cell, problem)
     algorithm = get_algorithm(cell.algorithm, problem)
     termination = _BudgetTermination(recorder, Budget.parse(cell.budget))
     problem.observers.append(recorder)
+    problem.gradient_observers.append(recorder.gradient)
     # NSGA-III turns warnings off for the whole process.
     with warnings.catch_warnings():
         result = minimize(

@@ -20,7 +20,7 @@ __all__ = ["SCHEMA_VERSION", "Cell", "Store"]
 
 Array = NDArray[np.float64]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _BUSY_SECONDS = 120
 
 _SCHEMA = """
@@ -53,6 +53,8 @@ CREATE TABLE evaluation (
     feasible INTEGER NOT NULL,      -- whether it meets every constraint
     cost REAL NOT NULL,             -- cost units; 0 for a candidate this cell has met before
     paid REAL NOT NULL,             -- cost units really spent; 0 if answered from the cache
+    gradient_cost REAL NOT NULL,    -- cost units of the gradients taken since the row before
+    gradient_seconds REAL NOT NULL, -- and their wall-clock seconds
     elapsed REAL NOT NULL,          -- wall-clock seconds since the cell began
     PRIMARY KEY (cell, number)
 ) WITHOUT ROWID;
@@ -74,8 +76,8 @@ CREATE TABLE final (
 CREATE VIEW log AS
     SELECT problem.title AS problem, cell.algorithm, cell.seed, cell.budget, evaluation.number,
         evaluation.x, measurement.status, evaluation.feasible, measurement.metrics,
-        evaluation.cost, evaluation.paid, evaluation.elapsed, measurement.seconds,
-        cell.problem AS fingerprint
+        evaluation.cost, evaluation.paid, evaluation.gradient_cost, evaluation.elapsed,
+        measurement.seconds, cell.problem AS fingerprint
     FROM evaluation
     JOIN cell ON cell.id = evaluation.cell
     JOIN problem ON problem.fingerprint = cell.problem
@@ -159,6 +161,11 @@ class Store:
             raise RunError(
                 f"{self.path} was written by a newer moofusion (schema {found}, this version "
                 f"reads up to {SCHEMA_VERSION}); update moofusion to open it"
+            )
+        if found < SCHEMA_VERSION:
+            raise RunError(
+                f"{self.path} was written by a moofusion from before the first release (schema "
+                f"{found}, this version reads {SCHEMA_VERSION}); make the study again"
             )
 
     def __enter__(self) -> Store:
@@ -245,17 +252,21 @@ class Store:
         metrics: Sequence[float],
         cost: float,
         paid: float,
+        gradient: tuple[float, float],
         full_cost: float,
         seconds: float,
         elapsed: float,
     ) -> None:
-        """Write one evaluation of a run; one that is there already is left alone."""
+        """Write one evaluation of a run; one that is there already is left alone.
+
+        `gradient` are cost units and seconds of the gradients taken since the row before.
+        """
         key = json.dumps(x.tolist())
         with self._writing() as db:
             self._measured(db, problem, "search", key, failed, metrics, full_cost, seconds)
             db.execute(
-                "INSERT OR IGNORE INTO evaluation VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (cell, number, key, int(feasible), cost, paid, elapsed),
+                "INSERT OR IGNORE INTO evaluation VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (cell, number, key, int(feasible), cost, paid, *gradient, elapsed),
             )
 
     def add_measurement(
@@ -326,7 +337,7 @@ class Store:
         }
 
     def evaluations(self, cell: int) -> list[sqlite3.Row]:
-        """Rows of one run in order: number, x, feasible, cost, paid, elapsed."""
+        """Rows of one run in order: number, x, feasible, costs, elapsed."""
         return self._connection.execute(
             "SELECT * FROM evaluation WHERE cell = ? ORDER BY number", (cell,)
         ).fetchall()

@@ -118,12 +118,12 @@ class RunData:
         X: Decision vectors in order, shape ``(N, n_var)``.
         values: Metric values of the objectives on the search split, shape ``(N, M)``.
         usable: Whether each evaluation succeeded and meets the constraints, shape ``(N,)``.
-        cost: Cost units of each evaluation, shape ``(N,)``.
+        cost: Cost units of each evaluation and of the gradients before it, shape ``(N,)``.
         elapsed: Wall-clock seconds at each evaluation, shape ``(N,)``.
         test: Metric values on the test split by index of the evaluation.
         final: Indices of the set that the algorithm itself returned.
         optimizer_seconds: Wall-clock seconds not spent on evaluations.
-        device_seconds: Device seconds of each evaluation, shape ``(N,)``; 0 where `cost` is 0.
+        device_seconds: Device seconds of the same, shape ``(N,)``.
         machine: Device, threads and package versions of the run.
     """
 
@@ -276,12 +276,17 @@ def _run(
         np.array([json.loads(row["x"]) for row in rows]).reshape(len(rows), len(problem.variables)),
         problem.values(metrics),
         np.array([row["feasible"] and not e[0] for row, e in zip(rows, stored, strict=True)], bool),
-        np.array([row["cost"] for row in rows]),
+        np.array([row["cost"] + row["gradient_cost"] for row in rows]),
         np.array([row["elapsed"] for row in rows]),
         tested,
         np.array(sorted(final), np.int64),
         store.timing(cell.id)[1],
-        np.array([e[3] if row["cost"] else 0.0 for row, e in zip(rows, stored, strict=True)]),
+        np.array(
+            [
+                row["gradient_seconds"] + (entry[3] if row["cost"] else 0.0)
+                for row, entry in zip(rows, stored, strict=True)
+            ]
+        ),
         _machine(store, cell),
     )
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -115,60 +116,66 @@ class Evaluator:
         """Evaluate task-wise coefficients ``(P, K)`` on all tensors, whatever the space is."""
         return [self._measure(self._whole, row[None], split) for row in np.asarray(L, float)]
 
-    def loss_and_grad(
+    def losses_and_grads(
         self,
         L: Array,
-        task: Task,
+        tasks: Sequence[Task],
         *,
         split: str = "train",
-        indices: NDArray[np.int64] | None = None,
+        indices: Sequence[NDArray[np.int64] | None] | None = None,
         chunk: int = 500,
-    ) -> tuple[float, Array]:
-        """Mean loss of one task and its gradient with respect to the coefficients.
+    ) -> tuple[Array, Array]:
+        """Mean losses of tasks and their gradients with respect to the coefficients.
 
-        One merge, one forward and backward pass in chunks, one pass over the task vectors. Running
-        statistics of batch norms are merged, but autograd does not see them: for models that have
-        them the gradient is approximate.
+        One merge; for each task one forward and backward pass in chunks and one pass over the task
+        vectors. Running statistics of batch norms are merged, but autograd does not see them: for
+        models that have them the gradient is approximate.
 
         Args:
             L: Coefficients of one candidate, shape ``(G, K)``.
-            task: One of the tasks.
+            tasks: M of the tasks.
             split: Split the samples come from.
-            indices: Samples of that split; None for all.
+            indices: For each task the samples of that split; None for all.
             chunk: Samples per pass; bounds the memory.
 
         Returns:
-            The loss, and dLoss/dL of shape ``(G, K)``.
+            The losses ``(M,)`` and dLoss/dL of shape ``(M, G, K)``.
 
         Raises:
-            ConfigurationError: The task has no differentiable loss, or no samples were given.
+            ConfigurationError: A task has no differentiable loss, or no samples were given.
         """
-        if indices is None:
-            indices = np.arange(task.n_samples(split))
-        if len(indices) == 0:
-            raise ConfigurationError(
-                f"task {task.name!r} has no samples to differentiate on in its {split!r} split"
-            )
+        chosen = [
+            _samples(t, split, i)
+            for t, i in zip(tasks, [None] * len(tasks) if indices is None else indices, strict=True)
+        ]
         model = self.pool.model
+        losses, gradients = np.zeros(len(tasks)), []
         with self._lock:
             started = time.perf_counter()
             self._merge(L, out=model.weights)
-            gradient = model.gradient_buffer(self.space.partition)
-            total = 0.0
-            try:
-                for start in range(0, len(indices), chunk):
-                    part = indices[start : start + chunk]
-                    loss = task.loss(self.module(task), split, part)
-                    loss = loss * (len(part) / len(indices))
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    total += float(loss.detach())
-            finally:
-                model.release_gradients()
-            result = self._merge.gradient(gradient)
+            for j, (task, rows) in enumerate(zip(tasks, chosen, strict=True)):
+                flat = model.gradient_buffer(self.space.partition)
+                try:
+                    for start in range(0, len(rows), chunk):
+                        part = rows[start : start + chunk]
+                        loss = task.loss(self.module(task), split, part)
+                        loss = loss * (len(part) / len(rows))
+                        loss.backward()  # type: ignore[no-untyped-call]
+                        losses[j] += float(loss.detach())
+                finally:
+                    model.release_gradients()
+                gradients.append(self._merge.gradient(flat))
             self.counter.merges += 1
-            self.counter.backward += len(indices)
+            self.counter.backward += sum(map(len, chosen))
             self.counter.seconds += time.perf_counter() - started
-        return total, result
+        return losses, np.array(gradients)
+
+    def loss_and_grad(self, L: Array, task: Task, **options: Any) -> tuple[float, Array]:
+        """:meth:`losses_and_grads` of one task: its loss, and the gradient ``(G, K)``."""
+        if "indices" in options:
+            options["indices"] = [options["indices"]]
+        losses, gradients = self.losses_and_grads(L, [task], **options)
+        return float(losses[0]), gradients[0]
 
     def weights(self, L: Array) -> Tensor:
         """A copy of the merged flat weights ``(D,)`` for coefficients ``(G, K)``."""
@@ -224,3 +231,12 @@ class Evaluator:
             self.counter.forward += samples
             self.counter.seconds += seconds
         return Evaluation(found, not all(m.is_finite for m in found), float(samples), seconds)
+
+
+def _samples(task: Task, split: str, indices: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    rows = np.arange(task.n_samples(split)) if indices is None else indices
+    if len(rows) == 0:
+        raise ConfigurationError(
+            f"task {task.name!r} has no samples to differentiate on in its {split!r} split"
+        )
+    return rows

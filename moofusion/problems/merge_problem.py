@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ __all__ = ["Anchors", "MergeProblem"]
 
 Array = NDArray[np.float64]
 Observer = Callable[[Array, Evaluation, bool], None]
+#: ``observer(cost, seconds)`` after every gradient: cost units paid, and wall-clock seconds.
+GradientObserver = Callable[[float, float], None]
 
 # A failed model without a natural worst value lies this many anchor ranges beyond the nadir.
 _FAILURE_RANGES = 10.0
@@ -153,6 +156,7 @@ class MergeProblem(Problem):
         self.constraints = tuple(constraints)
         self.spec: ProblemSpec | None = None
         self.observers: list[Observer] = []
+        self.gradient_observers: list[GradientObserver] = []
         self._handle = handle
         self._cache: dict[tuple[str, bytes], Evaluation] = {}
         self._anchors: dict[str, Anchors] = {}
@@ -256,6 +260,47 @@ class MergeProblem(Problem):
         rows = np.atleast_2d(np.asarray(L, float))
         return self.evaluator.measure_uniform(rows, split or self.split)
 
+    def losses_and_grads(
+        self,
+        x: Array,
+        tasks: Sequence[str | int] | None = None,
+        *,
+        split: str = "train",
+        indices: Sequence[NDArray[np.int64] | None] | None = None,
+    ) -> tuple[Array, Array]:
+        """Mean losses of tasks and their gradients with respect to the decision vector.
+
+        One merge, and for each task one forward and backward pass, which costs 3 units a sample;
+        `gradient_observers` are told.
+
+        Args:
+            x: Decision vector, shape ``(n_var,)``.
+            tasks: Names or indices of M tasks; None for all.
+            split: Split the samples come from.
+            indices: For each of the tasks the samples of that split; None for all.
+
+        Returns:
+            The losses ``(M,)``, and the gradients ``(M, n_var)``.
+
+        Raises:
+            UnknownNameError: There is no task of that name.
+            ConfigurationError: A task has no differentiable loss, or no samples were given.
+        """
+        x = np.asarray(x, float)
+        chosen = [self._task(task) for task in (range(self.n_obj) if tasks is None else tasks)]
+        started = time.perf_counter()
+        losses, dL = self.evaluator.losses_and_grads(
+            self.space.coefficients(x[None])[0], chosen, split=split, indices=indices
+        )
+        rows = [None] * len(chosen) if indices is None else indices
+        samples = sum(
+            task.n_samples(split) if picked is None else len(picked)
+            for task, picked in zip(chosen, rows, strict=True)
+        )
+        for observer in self.gradient_observers:
+            observer(3.0 * samples, time.perf_counter() - started)
+        return losses, np.array([self.space.pullback(x, row) for row in dL])
+
     def loss_and_grad(
         self,
         x: Array,
@@ -264,26 +309,16 @@ class MergeProblem(Problem):
         split: str = "train",
         indices: NDArray[np.int64] | None = None,
     ) -> tuple[float, Array]:
-        """Mean loss of one task and its gradient with respect to the decision vector.
+        """:meth:`losses_and_grads` of one task: its loss, and the gradient ``(n_var,)``."""
+        losses, gradients = self.losses_and_grads(x, [task], split=split, indices=[indices])
+        return float(losses[0]), gradients[0]
 
-        Args:
-            x: Decision vector, shape ``(n_var,)``.
-            task: Name or index of the task.
-            split: Split the samples come from.
-            indices: Samples of that split; None for all.
-
-        Returns:
-            The loss, and the gradient of shape ``(n_var,)``.
-        """
+    def _task(self, task: str | int) -> Task:
         if isinstance(task, str):
             if task not in self.task_names:
                 raise UnknownNameError("task", task, self.task_names)
             task = self.task_names.index(task)
-        x = np.asarray(x, float)
-        loss, dL = self.evaluator.loss_and_grad(
-            self.space.coefficients(x[None])[0], self.tasks[task], split=split, indices=indices
-        )
-        return loss, self.space.pullback(x, dL)
+        return self.tasks[task]
 
     def _evaluate(self, X: Array, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         if self.elementwise:  # pymoo's runners hand over one vector at a time
@@ -356,10 +391,7 @@ class MergeProblem(Problem):
                     f"dF needs differentiable objectives, but task {task.name!r} measures "
                     f"{task.objective.name!r}; build the problem with objective 'loss'"
                 )
-        rows = [
-            [self.loss_and_grad(x, j, split=self.split)[1] for j in range(self.n_obj)] for x in X
-        ]
-        return np.array(rows)
+        return np.array([self.losses_and_grads(x, split=self.split)[1] for x in X])
 
     def _violations(self, found: Sequence[Evaluation]) -> Array:
         names = ["base", *self.space.experts]
@@ -425,7 +457,7 @@ class MergeProblem(Problem):
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        state["observers"] = []
+        state["observers"], state["gradient_observers"] = [], []
         state["_cache"] = {}
         return state
 

@@ -26,6 +26,7 @@ def _fill(path, cell, count):
                 metrics=[0.1, float("nan")],
                 cost=1.0,
                 paid=1.0,
+                gradient=(0.0, 0.0),
                 full_cost=1.0,
                 seconds=0.1,
                 elapsed=float(number),

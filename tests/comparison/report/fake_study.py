@@ -130,6 +130,7 @@ def add_runs(
                 metrics=[float("nan")] * M if broken and i == 3 else row,
                 cost=cost if fresh else 0.0,
                 paid=cost if fresh else 0.0,
+                gradient=(0.0, 0.0),
                 full_cost=cost,
                 seconds=0.25 + 0.01 * (i % 7),
                 elapsed=0.3 * (i + 1),

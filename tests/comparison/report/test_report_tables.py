@@ -264,7 +264,8 @@ def test_a_run_that_found_nothing_is_not_averaged_away(tmp_path):
         for i in range(2):
             store.add_evaluation(
                 cell.id, "f", i + 1, np.full(2, 9.0 + i), failed=True, feasible=True,
-                metrics=[np.nan] * 2, cost=1.0, paid=1.0, full_cost=1.0, seconds=0.1, elapsed=0.1,
+                metrics=[np.nan] * 2, cost=1.0, paid=1.0, gradient=(0.0, 0.0), full_cost=1.0,
+                seconds=0.1, elapsed=0.1,
             )  # fmt: skip
         store.finish(cell.id, np.empty((0, 2)), 0.0)
     (section,) = sections(StudyData.read(path))
