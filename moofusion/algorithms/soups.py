@@ -11,7 +11,7 @@ from moofusion.algorithms.preferences import partitions_within, preference_grid,
 from moofusion.algorithms.proposal import ListedProposals
 from moofusion.errors import ConfigurationError
 
-__all__ = ["RewardedSoup", "SimplexGrid"]
+__all__ = ["RewardedSoup", "SimplexGrid", "expert_columns", "owners"]
 
 Array = NDArray[np.float64]
 
@@ -107,13 +107,7 @@ class RewardedSoup(ListedProposals):
 
     def _proposals(self, problem: Any) -> Array:
         experts, tasks = problem.space.experts, problem.tasks
-        owners = [task.head or task.name for task in tasks]
-        for task, owner in zip(tasks, owners, strict=True):
-            if owner not in experts:
-                raise ConfigurationError(
-                    f"RewardedSoup gives every objective to its expert, but task {task.name!r} "
-                    f"has none among {list(experts)}"
-                )
+        columns = expert_columns(problem, type(self).__name__)
         assert self.random_state is not None
         if self.preferences is None:
             points = self.n_points or self.budget or _DEFAULT_POINTS
@@ -130,9 +124,32 @@ class RewardedSoup(ListedProposals):
                 )
             r = r / r.sum(axis=1, keepdims=True)
         L = np.zeros((len(r), len(experts)))
-        for column, owner in enumerate(owners):
-            L[:, experts.index(owner)] += self.scale * r[:, column]
+        for j, column in enumerate(columns):
+            L[:, column] += self.scale * r[:, j]
         return _distinct(problem.space.uniform(L))
+
+
+def owners(problem: Any) -> list[str | None]:
+    """For each objective the expert that was trained for it: its head's, or its namesake's."""
+    wanted = [task.head or task.name for task in problem.tasks]
+    return [name if name in problem.space.experts else None for name in wanted]
+
+
+def expert_columns(problem: Any, algorithm: str) -> list[int]:
+    """For each objective the index of its expert.
+
+    Raises:
+        ConfigurationError: An objective has no expert of its own.
+    """
+    experts = list(problem.space.experts)
+    found = owners(problem)
+    for task, owner in zip(problem.tasks, found, strict=True):
+        if owner is None:
+            raise ConfigurationError(
+                f"{algorithm} gives every objective to its expert, but task {task.name!r} "
+                f"has none among {experts}"
+            )
+    return [experts.index(owner) for owner in found if owner is not None]
 
 
 def _distinct(X: Array) -> Array:

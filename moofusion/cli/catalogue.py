@@ -103,9 +103,7 @@ def describe(
         table.add_row(
             label,
             *(
-                f"{100 * found.metrics[t.objective.name]:.1f} %"
-                if t.objective.percent
-                else f"{found.metrics[t.objective.name]:.4f}"
+                t.objective.text(found.metrics[t.objective.name])
                 for t, found in zip(opened.tasks, evaluation.measurements, strict=True)
             ),
         )

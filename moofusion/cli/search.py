@@ -84,7 +84,7 @@ def search(
         shown.add_column(f"{task}\n{metric.name}", justify="right")
     for label, points, index in summary_rows(result):
         values = zip(points.values(split)[index], result.front.metrics, strict=True)
-        shown.add_row(label, *(f"{100 * v:.1f} %" if m.percent else f"{v:.4f}" for v, m in values))
+        shown.add_row(label, *(metric.text(value) for value, metric in values))
     screen.print(shown)
     volumes = ", ".join(f"{s} [bold]{result.hypervolume(s):.4f}[/]" for s in result.splits)
     screen.print(f"normalized hypervolume (reference 1.1): {volumes}")

@@ -30,7 +30,7 @@ def compare(
     ] = None,
     algorithms: Annotated[
         str, typer.Option(help="Algorithms with parameters: nsga2:pop_size=20,random,soup.")
-    ] = "nsga2,random,soup",
+    ] = "nsga2",
     seeds: Annotated[
         str, typer.Option(help="Number of seeds, or the seeds themselves: 5, or 1,2,3.")
     ] = "5",
@@ -46,6 +46,9 @@ def compare(
     front_size: Annotated[
         int, typer.Option(min=1, help="Most models of a run that are measured on test.")
     ] = 50,
+    controls: Annotated[
+        bool, typer.Option(help="Run random search and rewarded soup beside the others.")
+    ] = True,
     tasks: Tasks = None,
     space: SpaceName = None,
     objective: Objective = None,
@@ -81,6 +84,7 @@ def compare(
                 seeds=_seeds(seeds),
                 store=store,
                 front_size=front_size,
+                controls=controls,
                 **limits,  # type: ignore[arg-type]
             )
     try:

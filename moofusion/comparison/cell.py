@@ -6,6 +6,8 @@ import copy
 import json
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,11 +164,7 @@ def run_cell(
     Returns:
         An empty string, or why it failed (also kept in the store).
     """
-    import torch
-
-    if threads is not None and torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
-    with Store(path, create=False) as store:
+    with Store(path, create=False) as store, _threads(threads):
         try:
             _run(store, cell, problem, front_size)
         except MoofusionError as error:
@@ -176,6 +174,19 @@ def run_cell(
             store.fail(cell.id, f"{type(error).__name__}: {error}")
             return f"{type(error).__name__}: {error}"
     return ""
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """CPU threads of torch for a while; a run in this process leaves them as they were."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _run(store: Store, cell: Cell, problem: MergeProblem, front_size: int) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from moofusion.comparison.decision import choose
 from moofusion.errors import RunError
 from moofusion.problems import Evaluation, MergeProblem
+from moofusion.problems.scale import normalized
 from moofusion.tasks import Metric
 
 if TYPE_CHECKING:
@@ -73,8 +74,7 @@ class PointSet:
         """Objectives scaled by the split's anchors: 0 is the best anchor, 1 the worst."""
         scale = self.scale_search if split == "search" else self.scale_test
         assert scale is not None
-        spread = scale[1] - scale[0]
-        return np.asarray((self.objectives(split) - scale[0]) / np.where(spread > 0, spread, 1.0))
+        return normalized(self.objectives(split), *scale)
 
     def _objectives(self, values: Array) -> Array:
         columns = [[m.objective(v) for v in values[:, j]] for j, m in enumerate(self.metrics)]

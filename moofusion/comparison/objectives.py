@@ -50,10 +50,7 @@ def checked_objectives(
         array([[0., 1.]])
     """
     expected = "(P, M)" if n_obj is None else f"(P, {n_obj})"
-    try:
-        values = np.ascontiguousarray(F, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{what} must be numbers of shape {expected}: {error}") from error
+    values = np.ascontiguousarray(_numbers(F, expected, what))
     if values.ndim != 2 or values.shape[1] < 1 or (n_obj or values.shape[1]) != values.shape[1]:
         raise ConfigurationError(f"{what} must have shape {expected}, got {values.shape}")
     if not np.isfinite(values).all():
@@ -94,10 +91,7 @@ def checked_values(values: ArrayLike, *, what: str = "values") -> Array:
     Raises:
         ConfigurationError: Another shape, nothing, or NaN or infinite values.
     """
-    try:
-        found = np.array(values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{what} must be numbers of shape (S,): {error}") from error
+    found = np.array(_numbers(values, "(S,)", what))
     if found.ndim != 1 or not len(found):
         raise ConfigurationError(f"{what} must have shape (S,) with S >= 1, got {found.shape}")
     if not np.isfinite(found).all():
@@ -106,3 +100,10 @@ def checked_values(values: ArrayLike, *, what: str = "values") -> Array:
             "runs out, or give them the worst value, before comparing"
         )
     return found
+
+
+def _numbers(values: ArrayLike, expected: str, what: str) -> Array:
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{what} must be numbers of shape {expected}: {error}") from error

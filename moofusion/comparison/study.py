@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moofusion.algorithms.soups import owners
 from moofusion.comparison.cell import Budget, metric_list, run_cell
 from moofusion.comparison.store import Cell, Store
 from moofusion.errors import ConfigurationError, RunError
@@ -49,6 +50,8 @@ class Study:
         seconds: ... or in wall-clock seconds. Exactly one of the three.
         store: The study file.
         front_size: Largest number of models of a run that are measured on test.
+        controls: Whether random search and rewarded soup (where every objective has an expert) run
+            beside the algorithms, so that every table shows what they are worth.
 
     Raises:
         ConfigurationError: A wrong budget, an unknown algorithm, no seeds.
@@ -58,7 +61,7 @@ class Study:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     problem = get_problem("vision4", tasks=["objects"])
         ...     study = Study(problem, ["random:batch_size=2"], seeds=1, evaluations=2,
-        ...                   store=Path(folder) / "study.db")
+        ...                   store=Path(folder) / "study.db", controls=False)
         ...     _ = study.run()
         ...     [cell.status for cell in study.cells()]
         ['done']
@@ -75,6 +78,7 @@ class Study:
         seconds: float | None = None,
         store: str | Path,
         front_size: int = 50,
+        controls: bool = True,
     ) -> None:
         limits = {"evaluations": evaluations, "cost": cost, "seconds": seconds}
         given = {kind: limit for kind, limit in limits.items() if limit is not None}
@@ -87,10 +91,11 @@ class Study:
         self.path = Path(store)
         self.front_size = front_size
         self.seeds = _seeds(seeds)
-        self.algorithms = tuple(dict.fromkeys(algorithms))
-        if not self.algorithms:
+        if not algorithms:
             raise ConfigurationError("a study needs at least one algorithm, got none")
         self._problems = _opened(problems)
+        listed = [*algorithms, *(_missing_controls(algorithms, self._problems) if controls else ())]
+        self.algorithms = tuple(dict.fromkeys(listed))
         self._by_fingerprint = {p.fingerprint(): p for p in self._problems}
         self._enter()
 
@@ -237,6 +242,14 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     if not unique:
         raise ConfigurationError("a study needs at least one seed, got none")
     return unique
+
+
+def _missing_controls(algorithms: Sequence[str], problems: Sequence[MergeProblem]) -> Iterator[str]:
+    ran = {algorithm.partition(":")[0] for algorithm in algorithms}
+    if "random" not in ran:
+        yield "random"
+    if "soup" not in ran and all(None not in owners(problem) for problem in problems):
+        yield "soup"
 
 
 def _opened(problems: Any) -> list[MergeProblem]:

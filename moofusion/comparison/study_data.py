@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from moofusion.comparison.cell import Budget
 from moofusion.comparison.quality import REFERENCE, hypervolume, nondominated
 from moofusion.comparison.store import Cell, Store
+from moofusion.problems.scale import normalized
 from moofusion.tasks import Metric
 
 if TYPE_CHECKING:
@@ -103,9 +104,7 @@ class ProblemData:
         F = np.array(
             [[m.objective(v) for v in values[:, j]] for j, m in enumerate(self.objectives)]
         ).T.reshape(values.shape)
-        ideal, nadir = self.scales[split]
-        spread = nadir - ideal
-        return np.asarray((F - ideal) / np.where(spread > 0, spread, 1.0))
+        return normalized(F, *self.scales[split])
 
 
 @dataclass(frozen=True)

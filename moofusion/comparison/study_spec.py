@@ -39,6 +39,7 @@ class _StudyFile(BaseModel):
     seconds: float | None = None
     store: str | None = None
     front_size: int = 50
+    controls: bool = True
 
 
 def read_study(path: str | Path, *, store: str | Path | None = None) -> Study:
@@ -47,7 +48,8 @@ def read_study(path: str | Path, *, store: str | Path | None = None) -> Study:
     Args:
         path: The file. ``problems`` are names, or tables with ``problem`` and any of ``title``,
             ``tasks``, ``experts``, ``space``, ``objective``, ``device``, ``overrides``; then
-            ``algorithms``, ``seeds``, and one of ``evaluations``, ``cost``, ``seconds``.
+            ``algorithms``, ``seeds``, and one of ``evaluations``, ``cost``, ``seconds``; with
+            ``controls = false`` random search and rewarded soup run only where they are listed.
         store: SQLite file, where the file names none.
 
     Raises:
@@ -58,7 +60,7 @@ def read_study(path: str | Path, *, store: str | Path | None = None) -> Study:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = Path(folder) / "study.toml"
         ...     _ = file.write_text('problems = [{problem = "vision4", tasks = ["objects"]}]\n'
-        ...                         'algorithms = ["random"]\nseeds = 2\nevaluations = 5\n')
+        ...                         'algorithms = ["random", "soup"]\nseeds = 1\nevaluations = 5\n')
         ...     len(read_study(file, store=Path(folder) / "study.db").cells())
         2
     """
@@ -92,4 +94,5 @@ def read_study(path: str | Path, *, store: str | Path | None = None) -> Study:
         seconds=found.seconds,
         store=found.store or store or "study.db",
         front_size=found.front_size,
+        controls=found.controls,
     )

@@ -59,7 +59,7 @@ def _table(result: SearchResult, split: str) -> list[str]:
     lines = ["| model | " + " | ".join(heads) + " |", "|:--|" + "--:|" * len(heads)]
     for label, points, index in summary_rows(result):
         cells = [
-            f"{100 * v:.1f}" if metric.percent else f"{v:.4f}"
+            metric.text(v, unit=False)
             for v, metric in zip(points.values(split)[index], metrics, strict=True)
         ]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")

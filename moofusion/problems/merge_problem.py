@@ -19,6 +19,7 @@ from moofusion.merging import Space, make_space
 from moofusion.problems.constraints import Constraint
 from moofusion.problems.evaluator import CostCounter, Evaluation, Evaluator
 from moofusion.problems.handle import EvaluatorHandle
+from moofusion.problems.scale import anchor_range, normalized
 from moofusion.tasks import Task
 from moofusion.weights import ModelPool
 
@@ -381,7 +382,7 @@ class MergeProblem(Problem):
         if all(value is not None for value in known):
             return np.array(known, float)
         anchors = self.anchors()
-        far = anchors.nadir + _FAILURE_RANGES * self._range(anchors)
+        far = anchors.nadir + _FAILURE_RANGES * anchor_range(anchors.ideal, anchors.nadir)
         return np.array([f if v is None else v for f, v in zip(far, known, strict=True)])
 
     def _jacobians(self, X: Array) -> Array:
@@ -435,12 +436,7 @@ class MergeProblem(Problem):
             split: Split whose anchors are the scale (default: the search split).
         """
         anchors = self.anchors(split)
-        return np.asarray((np.asarray(F, float) - anchors.ideal) / self._range(anchors))
-
-    @staticmethod
-    def _range(anchors: Anchors) -> Array:
-        spread = anchors.nadir - anchors.ideal
-        return np.where(spread > 0, spread, 1.0)
+        return normalized(F, anchors.ideal, anchors.nadir)
 
     # ------------------------------------------------------------------ copies
 

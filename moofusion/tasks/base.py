@@ -54,6 +54,12 @@ class Metric:
         """Inverse of :meth:`objective`."""
         return self.best - objective if self.direction == "max" else objective
 
+    def text(self, value: float, *, unit: bool = True) -> str:
+        """A value for people: ``"97.3 %"`` (``"97.3"`` without the unit), or four digits."""
+        if self.percent:
+            return f"{100 * value:.1f}" + (" %" if unit else "")
+        return f"{value:.4f}"
+
     @property
     def objective_name(self) -> str:
         """Name of the objective: ``"error"`` for accuracy, else the metric's with its sign."""

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny
 
+from moofusion.algorithms import ProposalAlgorithm
 from moofusion.comparison import Store, Study, StudyData, hypervolume
 from moofusion.errors import ConfigurationError, RunError, UnknownNameError
 from moofusion.problems import MergeProblem
@@ -237,11 +238,25 @@ def test_ray_workers_give_the_same_table_and_one_may_die(tmp_path, expected):
 
 def test_budgets_in_cost_and_seconds(tmp_path, problem):
     one = problem.anchors().evaluations[0].cost
-    cost = Study(problem, ["random:batch_size=1"], seeds=1, cost=7 * one, store=tmp_path / "a.db")
+    cost = Study(
+        problem,
+        ["random:batch_size=1"],
+        seeds=1,
+        cost=7 * one,
+        store=tmp_path / "a.db",
+        controls=False,
+    )
     (run,) = cost.run().results().runs
     assert run.cost.sum() == 7 * one
 
-    timed = Study(problem, ["random:batch_size=1"], seeds=1, seconds=0.3, store=tmp_path / "b.db")
+    timed = Study(
+        problem,
+        ["random:batch_size=1"],
+        seeds=1,
+        seconds=0.3,
+        store=tmp_path / "b.db",
+        controls=False,
+    )
     (run,) = timed.run().results().runs
     assert run.elapsed[-1] >= 0.3
     assert run.elapsed[-2] < 0.3
@@ -249,7 +264,12 @@ def test_budgets_in_cost_and_seconds(tmp_path, problem):
 
 def test_evaluations_beyond_the_budget_are_not_reported(tmp_path, problem):
     study = Study(
-        problem, ["nsga2:pop_size=8"], seeds=1, evaluations=20, store=tmp_path / "a.db"
+        problem,
+        ["nsga2:pop_size=8"],
+        seeds=1,
+        evaluations=20,
+        store=tmp_path / "a.db",
+        controls=False,
     ).run()
 
     assert study.cells()[0].evaluations == 24
@@ -281,9 +301,16 @@ def test_one_failing_run_does_not_stop_the_others(tmp_path, problem, monkeypatch
 
 
 def test_a_study_knows_other_models_from_its_own(tmp_path):
-    Study(tiny.net_problem(), ["soup"], seeds=1, evaluations=4, store=tmp_path / "a.db").run()
+    Study(
+        tiny.net_problem(),
+        ["soup"],
+        seeds=1,
+        evaluations=4,
+        store=tmp_path / "a.db",
+        controls=False,
+    ).run()
     other = tiny.net_problem(experts=("a", "b"), title="pair")
-    study = Study(other, ["soup"], seeds=1, evaluations=4, store=tmp_path / "a.db")
+    study = Study(other, ["soup"], seeds=1, evaluations=4, store=tmp_path / "a.db", controls=False)
 
     assert [cell.status for cell in study.cells()] == ["pending"]
     assert len(study.run().results().problems) == 2
@@ -293,7 +320,9 @@ def test_constraints_keep_infeasible_models_off_the_front(tmp_path):
     from moofusion.problems import Constraint
 
     problem = tiny.net_problem(constraints=[Constraint("a", at_least=0.95, relative_to="a")])
-    study = Study(problem, ["random"], seeds=1, evaluations=40, store=tmp_path / "a.db").run()
+    study = Study(
+        problem, ["random"], seeds=1, evaluations=40, store=tmp_path / "a.db", controls=False
+    ).run()
     (run,) = study.results().runs
 
     assert not run.usable.all()
@@ -320,6 +349,61 @@ def test_bad_studies_are_refused_before_anything_is_paid(tmp_path, problem):
         study.run(backend="spark")
     with pytest.raises(ConfigurationError, match="n_jobs"):
         study.run(n_jobs=0)
+
+
+def test_controls_run_beside_the_algorithms_unless_they_are_declined(tmp_path, problem):
+    options = {"seeds": 1, "evaluations": 5}
+    nsga2 = ["nsga2:pop_size=5"]
+    assert Study(problem, nsga2, store=tmp_path / "a.db", **options).algorithms == (
+        "nsga2:pop_size=5",
+        "random",
+        "soup",
+    )
+    own = ["soup:scale=0.5", "random:batch_size=2"]
+    assert Study(problem, own, store=tmp_path / "b.db", **options).algorithms == tuple(own)
+    plain = Study(problem, nsga2, store=tmp_path / "c.db", controls=False, **options)
+    assert plain.algorithms == tuple(nsga2)
+    # No soup where an objective has no expert of its own.
+    task = tiny.net_tasks(tiny.net_pool())[0]
+    task.name = "orphan"
+    orphan = MergeProblem(tiny.net_pool(), [task])
+    alone = Study(orphan, nsga2, store=tmp_path / "d.db", **options)
+    assert alone.algorithms == ("nsga2:pop_size=5", "random")
+
+
+class _Descent(ProposalAlgorithm):
+    """Follows a gradient from the middle: one gradient before each evaluation."""
+
+    def _setup(self, problem, **kwargs):
+        self.x = (problem.xl + problem.xu) / 2
+
+    def _batch(self, size):
+        self.x = self.x - 0.05 * self.problem.losses_and_grads(self.x)[1].mean(axis=0)
+        return self.x[None]
+
+
+def test_gradients_are_charged_to_the_evaluation_after_them(tmp_path, problem, monkeypatch):
+    from moofusion.comparison import cell
+
+    monkeypatch.setattr(cell, "get_algorithm", lambda text, problem: _Descent(batch_size=1))
+    options = {"seeds": 1, "controls": False}
+    path = tmp_path / "a.db"
+    Study(problem, ["random"], evaluations=3, store=path, **options).run()
+    (run,) = StudyData.read(path).runs
+    one = problem.anchors().evaluations[0].cost
+    gradient = 3 * 3 * tiny.SIZES["train"]  # three tasks, forward and backward
+    assert run.cost.tolist() == [one + gradient] * 3
+    assert (run.device_seconds > 0).all()
+    with Store(path) as store:
+        (only,) = store.cells()
+        rows = store.evaluations(only.id)
+    assert [row["gradient_cost"] for row in rows] == [gradient] * 3
+
+    # The same under a budget of cost units.
+    limit = 2.5 * (one + gradient)
+    Study(problem, ["random"], cost=limit, store=tmp_path / "b.db", **options).run()
+    (run,) = StudyData.read(tmp_path / "b.db").runs
+    assert len(run.X) == 3
 
 
 def test_progress_reaches_the_total(study):

@@ -14,6 +14,7 @@ from moofusion.comparison.ranking import (
 )
 from moofusion.comparison.report.scores import Section
 from moofusion.comparison.report.table import Column, Table
+from moofusion.comparison.report.tables import holm_columns, holm_values
 from moofusion.comparison.statistics import summarize
 
 __all__ = ["Family", "across_tables", "families"]
@@ -116,20 +117,10 @@ def _pairs(family: Family, ranking: ProblemRanking) -> Table:
         Column("second", "second", "text"),
         Column("median_difference", "median difference"),
         Column("share_won", tests.effect, digits=2),
-        Column("p", "p"),
-        Column("p_holm", f"p (Holm, family of {tests.family_size})"),
-        Column("verdict", f"at level {tests.alpha:g}", "text"),
+        *holm_columns(tests),
     )
     rows = tuple(
-        (
-            pair.first,
-            pair.second,
-            pair.difference,
-            pair.effect,
-            pair.p,
-            pair.p_adjusted,
-            "significant" if tests.differ(pair.first, pair.second) else "no difference shown",
-        )
+        (pair.first, pair.second, pair.difference, pair.effect, *holm_values(tests, pair))
         for pair in tests.pairs
     )
     notes = (

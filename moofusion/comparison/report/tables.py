@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from moofusion.comparison.pairwise import pairwise_tests
+from moofusion.comparison.pairwise import PairTest, PairwiseTests, pairwise_tests
 from moofusion.comparison.quality import REFERENCE, backend_text, hypervolume
 from moofusion.comparison.report.scores import RunScore, Section
 from moofusion.comparison.report.table import Column, Table
@@ -17,6 +17,8 @@ from moofusion.comparison.study_data import RunData
 __all__ = [
     "HELD_OUT_MISSING",
     "algorithms_table",
+    "holm_columns",
+    "holm_values",
     "models_table",
     "pairwise_table",
     "problem_tables",
@@ -215,9 +217,7 @@ def pairwise_table(section: Section) -> Table:
         Column("n", "n", "text"),
         Column("median_difference", "median difference"),
         Column("a12", "A12", digits=2),
-        Column("p", "p"),
-        Column("p_holm", f"p (Holm, family of {tests.family_size})"),
-        Column("verdict", f"at level {tests.alpha:g}", "text"),
+        *holm_columns(tests),
     )
     rows = tuple(
         (
@@ -227,9 +227,7 @@ def pairwise_table(section: Section) -> Table:
             "/".join(str(n) for n in dict.fromkeys(pair.n)),
             pair.difference,
             pair.effect,
-            pair.p,
-            pair.p_adjusted,
-            "significant" if tests.differ(pair.first, pair.second) else "no difference shown",
+            *holm_values(tests, pair),
         )
         for pair in tests.pairs
     )
@@ -241,6 +239,21 @@ def pairwise_table(section: Section) -> Table:
     )
     title = f"{section.title}: algorithms against each other"
     return Table(f"{section.slug}-pairwise", title, columns, rows, notes)
+
+
+def holm_columns(tests: PairwiseTests) -> tuple[Column, ...]:
+    """Columns of what a family of tests concluded: p, corrected p, verdict."""
+    return (
+        Column("p", "p"),
+        Column("p_holm", f"p (Holm, family of {tests.family_size})"),
+        Column("verdict", f"at level {tests.alpha:g}", "text"),
+    )
+
+
+def holm_values(tests: PairwiseTests, pair: PairTest) -> tuple[float, float, str]:
+    """Values of :func:`holm_columns` for one pair."""
+    verdict = "significant" if tests.differ(pair.first, pair.second) else "no difference shown"
+    return pair.p, pair.p_adjusted, verdict
 
 
 def timing_table(section: Section) -> Table:
