@@ -245,8 +245,9 @@ class StudyData:
         return pd.DataFrame(rows)
 
     def _repr_html_(self) -> str:
-        html: str = self.table().to_html(index=False, float_format="{:.4f}".format)
-        return f"<p>normalized hypervolume, reference point {REFERENCE}</p>{html}"
+        from moofusion.comparison.report.notebook import study_html
+
+        return study_html(self)
 
 
 def _run(

@@ -107,10 +107,9 @@ def _footer(result: SearchResult) -> list[str]:
 
 def summary_html(result: SearchResult) -> str:
     """Table and plot for notebooks."""
-    import base64
-    import io
-
     import pandas as pd
+
+    from moofusion.comparison.figure import figure_html
 
     split = result.splits[-1]
     rows = summary_rows(result)
@@ -119,15 +118,11 @@ def summary_html(result: SearchResult) -> str:
         index=[label for label, _, _ in rows],
         columns=list(result.front.tasks),
     )
-    figure = result.plot(split=split)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    picture = base64.b64encode(buffer.getvalue()).decode()
     volumes = ", ".join(f"{s} {result.hypervolume(s):.4f}" for s in result.splits)
     return (
         f"<p><b>{result.settings['problem']}</b>: {result.settings['algorithm']}, "
         f"{len(result.evaluated)} evaluations, {len(result.front)} models on the front, "
         f"normalized hypervolume {volumes} (reference {REFERENCE}); table: {split} split</p>"
         f"{table.to_html(float_format='{:.4f}'.format)}"
-        f'<img alt="front" src="data:image/png;base64,{picture}">'
+        f"{figure_html(result.plot(split=split), 'front')}"
     )

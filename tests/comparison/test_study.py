@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +16,7 @@ import time
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 from moofusion.algorithms import ProposalAlgorithm
 from moofusion.comparison import Store, Study, StudyData, hypervolume
@@ -413,8 +417,14 @@ def test_progress_reaches_the_total(study):
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
-def test_a_notebook_shows_the_table(study):
+def test_a_notebook_shows_table_and_picture(study):
+    before = study._repr_html_()
+    assert "6 of 6 runs are not finished" in before
+    assert "<img" not in before
     study.run()
     html = study._repr_html_()
     assert "soup" in html
     assert "HV test" in html
+    assert "not finished" not in html
+    picture = base64.b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', html)[1])
+    assert Image.open(io.BytesIO(picture)).size > (300, 200)
