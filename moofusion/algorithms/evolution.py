@@ -1,4 +1,10 @@
-"""pymoo's own algorithms by name, with the traps of pymoo 0.6.2 handled."""
+"""pymoo's own algorithms by name, with the traps of pymoo 0.6.2 handled.
+
+Left out: CMOPSO (equal seeds give different runs), MOPSO-CD (returns infeasible models, overruns
+small budgets), plain MOEA/D (one candidate at a time, cannot be copied), and those that need what
+a merge problem has not: a changing problem (DNSGA-II, KGB-DMOEA) or a decision maker's aspirations
+(R-NSGA-II and -III, PI-NSGA-II).
+"""
 
 from __future__ import annotations
 
@@ -130,6 +136,39 @@ def _moead(
     )
 
 
+def _agemoea(problem: Any, pop_size: int = 20, sampling: str = "coefficients") -> Algorithm:
+    from pymoo.algorithms.moo.age import AGEMOEA
+
+    _require_several("agemoea", problem)
+    return AGEMOEA(pop_size=pop_size, sampling=start_sampling(sampling))
+
+
+def _ctaea(problem: Any, pop_size: int = 20, sampling: str = "coefficients") -> Algorithm:
+    from pymoo.algorithms.moo.ctaea import CTAEA
+
+    _require_several("ctaea", problem)
+    return CTAEA(_directions(problem, pop_size), sampling=start_sampling(sampling))
+
+
+def _gde3(problem: Any, pop_size: int = 20, sampling: str = "coefficients") -> Algorithm:
+    from pymoo.algorithms.moo.gde3 import GDE3
+
+    return GDE3(pop_size=pop_size, sampling=start_sampling(sampling))
+
+
+def _nsder(problem: Any, pop_size: int = 20, sampling: str = "coefficients") -> Algorithm:
+    from pymoo.algorithms.moo.nsder import NSDER
+
+    directions = _directions(problem, pop_size)
+    return NSDER(directions, pop_size=pop_size, sampling=start_sampling(sampling))
+
+
+def _omni(problem: Any, pop_size: int = 20, sampling: str = "coefficients") -> Algorithm:
+    from pymoo.algorithms.moo.omni import OmniOptimizer
+
+    return OmniOptimizer(pop_size=pop_size, sampling=start_sampling(sampling))
+
+
 EVOLUTION: dict[str, AlgorithmEntry] = {
     "nsga2": AlgorithmEntry(_nsga2, "NSGA-II (Deb et al. 2002)"),
     "nsga3": AlgorithmEntry(_nsga3, "NSGA-III (Deb and Jain 2014)"),
@@ -139,4 +178,9 @@ EVOLUTION: dict[str, AlgorithmEntry] = {
     "rvea": AlgorithmEntry(_rvea, "RVEA (Cheng et al. 2016)"),
     "smsemoa": AlgorithmEntry(_smsemoa, "SMS-EMOA (Beume et al. 2007), up to 4 objectives"),
     "moead": AlgorithmEntry(_moead, "MOEA/D, a generation at a time (Zhang and Li 2007)"),
+    "agemoea": AlgorithmEntry(_agemoea, "AGE-MOEA (Panichella 2019)"),
+    "ctaea": AlgorithmEntry(_ctaea, "C-TAEA, two archives for constraints (Li et al. 2019)"),
+    "gde3": AlgorithmEntry(_gde3, "GDE3, differential evolution (Kukkonen and Lampinen 2005)"),
+    "nsder": AlgorithmEntry(_nsder, "NSDE-R, differential evolution (Reddy, Dulikravich 2019)"),
+    "omni": AlgorithmEntry(_omni, "Omni-optimizer (Deb and Tiwari 2008)"),
 }

@@ -69,7 +69,7 @@ def test_the_budget_is_spent_up_to_a_generation(name, budget):
 @pytest.mark.parametrize("name", _marked(ALGORITHMS))
 def test_one_objective_is_searched_or_refused(name):
     problem = tiny.net_problem(tasks=["a"])
-    if name in ("agemoea2", "moead", "rvea", "smsemoa"):
+    if name in ("agemoea", "agemoea2", "ctaea", "moead", "rvea", "smsemoa"):
         with pytest.raises(ConfigurationError, match=f"{name} needs at least two objectives"):
             get_algorithm(name, problem)
     else:
