@@ -80,10 +80,14 @@ def test_every_problem_file_in_the_docs_is_valid(tmp_path):
 def test_every_key_is_described_and_no_other():
     text = page("problem-files.md")
     tables = {
-        "At the top": ((specs.ProblemSpec,), {"folder", "pool", "tasks", "space", "constraints"}),
+        "At the top": (
+            (specs.ProblemSpec,),
+            {"folder", "pool", "tasks", "space", "merge", "constraints"},
+        ),
         "`[pool]`": ((specs.PoolSpec,), set()),
         "`[[tasks]]`": ((specs.ImageTaskSpec, specs.TextTaskSpec), set()),
         "`[space]`": ((specs.SpaceSpec,), set()),
+        "`[merge]`": ((specs.MergeSpec,), set()),
         "`[[constraints]]`": ((specs.ConstraintSpec,), set()),
     }
     text = text[text.index("## Every key") :]
@@ -113,7 +117,7 @@ def test_defaults_in_the_table_are_the_real_ones():
 # ------------------------------------------------------------------ code
 
 
-@pytest.mark.parametrize("name", ["how-it-works.md", "own-metric.md"])
+@pytest.mark.parametrize("name", ["how-it-works.md", "own-metric.md", "merge-methods.md"])
 def test_the_code_of_a_page_runs(name, capsys):
     space = {}
     for code in blocks(page(name), "python"):

@@ -258,6 +258,7 @@ def _export(
     card = model_card(
         base=sources["base"],
         experts={name: sources[name] for name in space.experts},
+        method=evaluator.method.sentence,
         groups=space.partition.names,
         coefficients=L,
         metrics=metrics,
@@ -271,7 +272,7 @@ def _export(
         settings=settings,
     )
     recipe = {
-        "method": "linear",
+        **evaluator.method.table,
         "sources": sources,
         "space": repr(space),
         "groups": list(space.partition.names),

@@ -1,6 +1,15 @@
-"""How weights are combined: the linear kernel and the search spaces of its coefficients."""
+"""How weights are combined: the merge methods and the search spaces of their coefficients."""
 
 from moofusion.merging.linear import LinearMerge
+from moofusion.merging.methods import (
+    METHODS,
+    Linear,
+    Merge,
+    MergeMethod,
+    TaskVectorTransform,
+    Ties,
+    make_method,
+)
 from moofusion.merging.spaces import (
     SPACES,
     DepthSpline,
@@ -12,12 +21,19 @@ from moofusion.merging.spaces import (
 )
 
 __all__ = [
+    "METHODS",
     "SPACES",
     "DepthSpline",
     "GroupWise",
+    "Linear",
     "LinearMerge",
     "LinearSpace",
+    "Merge",
+    "MergeMethod",
     "Simplex",
     "Space",
+    "TaskVectorTransform",
+    "Ties",
+    "make_method",
     "make_space",
 ]

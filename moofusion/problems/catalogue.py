@@ -48,6 +48,7 @@ def get_problem(
     tasks: Sequence[str] | None = None,
     experts: Sequence[str] | None = None,
     space: str | Mapping[str, Any] | None = None,
+    merge: str | Mapping[str, Any] | None = None,
     objective: str | None = None,
     device: str | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -60,6 +61,7 @@ def get_problem(
         tasks: Keep only these tasks, and the experts of the same names.
         experts: Keep only these experts.
         space: Name of a search space, or a table ``{"kind": name, **options}``.
+        merge: Name of a merge method, or a table ``{"method": name, **parameters}``.
         objective: Metric that every task optimizes (``"accuracy"``, ``"macro_f1"``, ``"loss"``).
         device: Where to evaluate.
         overrides: Any other value of the file, by dotted key (``{"tasks.mnist.batch_size": 100}``).
@@ -77,7 +79,9 @@ def get_problem(
     changes: dict[str, Any] = {}
     if space is not None:
         changes["space"] = {"kind": space} if isinstance(space, str) else dict(space)
-    # After the table itself, so that {"space.upper": 2} still finds its place.
+    if merge is not None:
+        changes["merge"] = {"method": merge} if isinstance(merge, str) else dict(merge)
+    # After the tables, so that {"space.upper": 2} still finds its place.
     changes |= overrides or {}
     if device is not None:
         changes["device"] = device

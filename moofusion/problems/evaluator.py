@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from moofusion.errors import ConfigurationError, UnknownNameError
-from moofusion.merging import LinearMerge, Space
+from moofusion.merging import Linear, LinearMerge, Merge, MergeMethod, Space
 from moofusion.tasks import Measurement, Task
 from moofusion.weights import LoadedPool
+from moofusion.weights.layout import Partition
 from moofusion.weights.vectors import tensor_bytes
 
 __all__ = ["CostCounter", "Evaluation", "Evaluator"]
@@ -76,6 +77,7 @@ class Evaluator:
         tasks: Tasks, one objective each.
         space: Search space; its partition and static coefficients define the merge.
         counter: What has been paid.
+        method: How coefficients become weights.
 
     Raises:
         UnknownNameError: A task names a head that no model of the pool has.
@@ -85,6 +87,7 @@ class Evaluator:
     tasks: Sequence[Task]
     space: Space
     counter: CostCounter = field(default_factory=CostCounter)
+    method: MergeMethod = field(default_factory=Linear)
 
     def __post_init__(self) -> None:
         modules = self.pool.model.modules
@@ -92,7 +95,7 @@ class Evaluator:
             if task.head is not None and task.head not in modules:
                 raise UnknownNameError(f"head of task {task.name!r}", task.head, modules)
             task.prepare(self.pool.model.device)
-        self._merge = LinearMerge(self.pool.vectors, self.space.partition, static=self.space.static)
+        self._merge = self._bind(self.method, self.space.partition)
         self._lock = threading.RLock()
 
     def module(self, task: Task) -> nn.Module:
@@ -112,9 +115,16 @@ class Evaluator:
         """
         return [self._measure(self._merge, row, split) for row in L]
 
-    def measure_uniform(self, L: Array, split: str) -> list[Evaluation]:
-        """Evaluate task-wise coefficients ``(P, K)`` on all tensors, whatever the space is."""
-        return [self._measure(self._whole, row[None], split) for row in np.asarray(L, float)]
+    def measure_uniform(
+        self, L: Array, split: str, *, method: MergeMethod | None = None
+    ) -> list[Evaluation]:
+        """Evaluate task-wise coefficients ``(P, K)`` on all tensors, whatever the space is.
+
+        The merge is task arithmetic, so that one-hot rows are the experts, unless another `method`
+        is named.
+        """
+        merge = self._whole_model(method)
+        return [self._measure(merge, row[None], split) for row in np.asarray(L, float)]
 
     def losses_and_grads(
         self,
@@ -142,8 +152,16 @@ class Evaluator:
             The losses ``(M,)`` and dLoss/dL of shape ``(M, G, K)``.
 
         Raises:
-            ConfigurationError: A task has no differentiable loss, or no samples were given.
+            ConfigurationError: A task has no differentiable loss, no samples were given, or the
+                merge method has no gradient.
         """
+        merge = self._merge
+        if not isinstance(merge, LinearMerge):
+            raise ConfigurationError(
+                f"merge method {self.method.name!r} is not linear in the coefficients and has no "
+                "gradient; choose a method that rewrites task vectors, or an algorithm that needs "
+                "no gradients"
+            )
         chosen = [
             _samples(t, split, i)
             for t, i in zip(tasks, [None] * len(tasks) if indices is None else indices, strict=True)
@@ -152,7 +170,7 @@ class Evaluator:
         losses, gradients = np.zeros(len(tasks)), []
         with self._lock:
             started = time.perf_counter()
-            self._merge(L, out=model.weights)
+            merge(L, out=model.weights)
             for j, (task, rows) in enumerate(zip(tasks, chosen, strict=True)):
                 flat = model.gradient_buffer(self.space.partition)
                 try:
@@ -164,7 +182,7 @@ class Evaluator:
                         losses[j] += float(loss.detach())
                 finally:
                     model.release_gradients()
-                gradients.append(self._merge.gradient(flat))
+                gradients.append(merge.gradient(flat))
             self.counter.merges += 1
             self.counter.backward += sum(map(len, chosen))
             self.counter.seconds += time.perf_counter() - started
@@ -182,16 +200,19 @@ class Evaluator:
         with self._lock:
             return self._merge(L, out=self.pool.model.weights).clone()
 
-    def uniform_weights(self, row: Array) -> Tensor:
-        """The same for task-wise coefficients ``(K,)`` on all tensors."""
+    def uniform_weights(self, row: Array, *, method: MergeMethod | None = None) -> Tensor:
+        """The same for task-wise coefficients ``(K,)`` on all tensors, by task arithmetic."""
+        merge = self._whole_model(method)
         with self._lock:
-            return self._whole(row[None], out=self.pool.model.weights).clone()
+            return merge(row[None], out=self.pool.model.weights).clone()
 
     def fingerprint(self, split: str) -> str:
         """Hash of weights, heads, space and data: equal fingerprints, equal metrics for equal x."""
         space = self.space
         digest = xxhash.xxh3_128(self._weights_fingerprint.encode())
         digest.update(repr((space, space.partition.segments, space.experts)).encode())
+        if self.method != Linear():
+            digest.update(repr(self.method).encode())
         digest.update(np.concatenate([space.xl, space.xu, space.static]).tobytes())
         # What the space makes of two decision vectors tells its other options (scale, basis).
         place = np.modf(np.arange(1, space.n_var + 1) * 0.6180339887498949)[0]
@@ -210,12 +231,19 @@ class Evaluator:
     def _weights_fingerprint(self) -> str:
         return self.pool.vectors.fingerprint()
 
-    @cached_property
-    def _whole(self) -> LinearMerge:
-        partition = self.pool.layout.partition("model")
-        return LinearMerge(self.pool.vectors, partition, static=self.space.static)
+    def _bind(self, method: MergeMethod, partition: Partition) -> Merge:
+        return method.bind(self.pool.vectors, partition, static=self.space.static)
 
-    def _measure(self, merge: LinearMerge, L: Array, split: str) -> Evaluation:
+    def _whole_model(self, method: MergeMethod | None) -> Merge:
+        if method == self.method and self.space.partition.segments == self._one_group.segments:
+            return self._merge
+        return self._bind(method or Linear(), self._one_group)
+
+    @cached_property
+    def _one_group(self) -> Partition:
+        return self.pool.layout.partition("model")
+
+    def _measure(self, merge: Merge, L: Array, split: str) -> Evaluation:
         if L.shape != (merge.partition.n_groups, merge.vectors.n_experts):
             raise ConfigurationError(
                 f"coefficients have shape {L.shape}, expected (G, K) = "

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pymoo.core.problem import Problem
 
 from moofusion.errors import ConfigurationError, EvaluationWarning, UnknownNameError
-from moofusion.merging import Space, make_space
+from moofusion.merging import MergeMethod, Space, make_method, make_space
 from moofusion.problems.constraints import Constraint
 from moofusion.problems.evaluator import CostCounter, Evaluation, Evaluator
 from moofusion.problems.handle import EvaluatorHandle
@@ -87,6 +87,7 @@ class MergeProblem(Problem):
         tasks: One objective each.
         space: Name of a space, a table ``{"kind": name, **options}``, or a function
             ``(layout, experts) -> Space``.
+        merge: Name of a merge method, a table ``{"method": name, **parameters}``, or a method.
         constraints: Conditions on measured metrics.
         split: Split that optimizers see.
         device: ``"auto"`` (GPU where there is one), ``"cpu"``, ``"cuda"``, ...
@@ -94,7 +95,7 @@ class MergeProblem(Problem):
         **kwargs: Passed to :class:`pymoo.core.problem.Problem`.
 
     Raises:
-        ConfigurationError: No task, two of one name, an unknown space or constraint.
+        ConfigurationError: No task, two of one name, an unknown space, method or constraint.
         PoolError: The models do not fit together.
 
     Example:
@@ -117,6 +118,7 @@ class MergeProblem(Problem):
         tasks: Sequence[Task],
         *,
         space: str | Mapping[str, Any] | Callable[..., Space] = "task-wise",
+        merge: str | Mapping[str, Any] | MergeMethod = "linear",
         constraints: Sequence[Constraint] = (),
         split: str = "search",
         device: str = "auto",
@@ -124,7 +126,7 @@ class MergeProblem(Problem):
         **kwargs: Any,
     ) -> None:
         _check_tasks(tasks, split)
-        recipe = partial(_open_evaluator, pool, tuple(tasks), space, device)
+        recipe = partial(_open_evaluator, pool, tuple(tasks), space, merge, device)
         self._setup(EvaluatorHandle(recipe), constraints, split, title, kwargs)
 
     @classmethod
@@ -260,6 +262,27 @@ class MergeProblem(Problem):
         """Evaluate task-wise coefficients ``(P, K)`` on all tensors, outside the space."""
         rows = np.atleast_2d(np.asarray(L, float))
         return self.evaluator.measure_uniform(rows, split or self.split)
+
+    def measured_merge(
+        self,
+        method: str | Mapping[str, Any] | MergeMethod,
+        scale: float | Sequence[float] | Array,
+        *,
+        split: str | None = None,
+    ) -> Evaluation:
+        """Evaluate a merge of all tensors by any method, whatever the problem's own is.
+
+        Args:
+            method: Name of a merge method, a table ``{"method": name, **parameters}``, or a method.
+            scale: The same coefficient for all experts, or one for each.
+            split: Split to measure on (default: the search split).
+
+        Raises:
+            ConfigurationError: An unknown method or parameter.
+        """
+        row = np.broadcast_to(np.asarray(scale, float), (self.space.n_experts,))
+        found = make_method(method)
+        return self.evaluator.measure_uniform(row[None], split or self.split, method=found)[0]
 
     def losses_and_grads(
         self,
@@ -473,16 +496,18 @@ def _open_evaluator(
     pool: ModelPool,
     tasks: Sequence[Task],
     space: str | Mapping[str, Any] | Callable[..., Space],
+    merge: str | Mapping[str, Any] | MergeMethod,
     device: str,
 ) -> Evaluator:
     """Load the pool on the device and put the space on its layout."""
+    method = make_method(merge)
     loaded = pool.load(device=_device(device))
     if callable(space):
         built = space(loaded.layout, pool.names)
     else:
         options = {"kind": space} if isinstance(space, str) else dict(space)
         built = make_space(options.pop("kind", "task-wise"), loaded.layout, pool.names, **options)
-    return Evaluator(loaded, tuple(tasks), built)
+    return Evaluator(loaded, tuple(tasks), built, method=method)
 
 
 def _device(name: str) -> torch.device:

@@ -7,11 +7,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from moofusion.errors import ConfigurationError, UnknownNameError
+from moofusion.merging import MergeMethod, make_method
 from moofusion.problems.constraints import Constraint
 from moofusion.problems.evaluator import Evaluator
 from moofusion.problems.merge_problem import MergeProblem, _open_evaluator
@@ -125,6 +126,26 @@ class SpaceSpec(_Table):
     static: float | list[float] | None = None
 
 
+class MergeSpec(_Table):
+    """Merge method and its parameters; what is not given is the method's own default."""
+
+    method: str = "linear"
+    density: float | None = None
+    scope: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.build()
+        return self
+
+    def build(self) -> MergeMethod:
+        """The method."""
+        try:
+            return make_method(self.model_dump(exclude_none=True))
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error  # pydantic adds the key and the value
+
+
 class ConstraintSpec(_Table):
     """A bound on a measured metric."""
 
@@ -143,6 +164,7 @@ class ProblemSpec(_Table):
     pool: PoolSpec
     tasks: list[TaskSpec] = Field(min_length=1)
     space: SpaceSpec = SpaceSpec()
+    merge: MergeSpec = MergeSpec()
     constraints: list[ConstraintSpec] = []
     device: str = "auto"
     folder: str = Field(default=".", description="Folder that relative paths start from.")
@@ -170,7 +192,7 @@ class ProblemSpec(_Table):
         )
         tasks = [task.build(self) for task in self.tasks]
         space = self.space.model_dump(exclude_none=True)
-        return _open_evaluator(pool, tasks, space, self.device)
+        return _open_evaluator(pool, tasks, space, self.merge.build(), self.device)
 
     def build(self, **kwargs: Any) -> MergeProblem:
         """The problem, its models loaded."""

@@ -18,6 +18,7 @@ def model_card(
     *,
     base: str,
     experts: Mapping[str, str],
+    method: str,
     groups: Sequence[str],
     coefficients: NDArray[np.float64],
     metrics: Mapping[str, Mapping[str, float]],
@@ -35,6 +36,7 @@ def model_card(
     Args:
         base: Where the base came from.
         experts: Where each expert came from.
+        method: The merge method, as a sentence.
         groups: Names of the G groups.
         coefficients: Merge coefficients, shape ``(G, K)``.
         metrics: For each split the measured metric of every task.
@@ -57,8 +59,7 @@ def model_card(
         "",
         f"# A merge of {', '.join(names)}",
         "",
-        "Made with moofusion by task arithmetic: "
-        "base + sum over experts of coefficient x (expert - base).",
+        f"Made with moofusion by {method}.",
         "",
         f"- base: `{base}`",
         *(f"- expert {name}: `{source}`" for name, source in experts.items()),

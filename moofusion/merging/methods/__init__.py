@@ -1,0 +1,55 @@
+"""The merge methods, one file each, and their names in problem files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from moofusion.errors import ConfigurationError, UnknownNameError
+from moofusion.merging.methods.base import Linear, Merge, MergeMethod, TaskVectorTransform
+from moofusion.merging.methods.ties import Ties
+
+__all__ = [
+    "METHODS",
+    "Linear",
+    "Merge",
+    "MergeMethod",
+    "TaskVectorTransform",
+    "Ties",
+    "make_method",
+]
+
+#: Merge methods by name.
+METHODS: dict[str, type[MergeMethod]] = {m.name: m for m in (Linear, Ties)}
+
+
+def make_method(merge: str | Mapping[str, Any] | MergeMethod) -> MergeMethod:
+    """Merge method by name.
+
+    Args:
+        merge: A key of :data:`METHODS`, a table ``{"method": name, **parameters}``, or a method.
+
+    Raises:
+        UnknownNameError: There is no such method, or the method has no such parameter.
+        ConfigurationError: A parameter has a value that it cannot have.
+
+    Example:
+        >>> make_method({"method": "ties", "density": 0.3})
+        Ties(density=0.3, scope='model')
+    """
+    if isinstance(merge, MergeMethod):
+        return merge
+    table = {"method": merge} if isinstance(merge, str) else dict(merge)
+    name = table.pop("method", "linear")
+    if name not in METHODS:
+        raise UnknownNameError("merge method", name, METHODS)
+    method = METHODS[name]
+    for key in table:
+        if key not in method.parameter_names():
+            raise UnknownNameError(
+                f"parameter of merge method {name!r}", key, method.parameter_names()
+            )
+    try:
+        return method(**table)
+    except (ConfigurationError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"merge method {name!r}: {error}") from error
