@@ -16,6 +16,7 @@ from moofusion.algorithms.soups import owners
 from moofusion.comparison.cell import Budget, metric_list, run_cell
 from moofusion.comparison.store import Cell, Store
 from moofusion.errors import ConfigurationError, RunError
+from moofusion.merging import MergeMethod, make_method
 from moofusion.problems import MergeProblem, ProblemSpec, get_problem
 from moofusion.problems.merge_problem import Anchors
 
@@ -29,8 +30,8 @@ Progress = Callable[[int, int], None]
 
 _BACKENDS = ("loky", "threading", "dask", "ray")
 _ATTEMPTS = 5
-# Scales at which uniform task arithmetic is tried, for the control "best scale".
-_SCALES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.0)
+# Scales at which uniform merges are tried, for the controls "best scale".
+_SCALES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3)
 
 
 class Study:
@@ -279,7 +280,7 @@ def _opened(problems: Any) -> list[MergeProblem]:
 def _describe(problem: MergeProblem) -> dict[str, Any]:
     """What tables and plots need of a problem; measures anchors and controls."""
     splits = ("search", "test") if problem.has_test_split else ("search",)
-    scales = _control_scales(problem)
+    controls = _controls(problem)
     return {
         "tasks": list(problem.task_names),
         "objectives": [task.objective.name for task in problem.tasks],
@@ -290,7 +291,7 @@ def _describe(problem: MergeProblem) -> dict[str, Any]:
         "held_out_test": problem.has_test_split,
         "spec": problem.spec.model_dump() if problem.spec else None,
         "anchors": {split: _anchor_rows(problem, problem.anchors(split)) for split in splits},
-        "controls": {split: _control_rows(problem, scales, split) for split in splits},
+        "controls": {split: _control_rows(problem, controls, split) for split in splits},
     }
 
 
@@ -303,26 +304,34 @@ def _anchor_rows(problem: MergeProblem, anchors: Anchors) -> dict[str, Any]:
     }
 
 
-def _control_scales(problem: MergeProblem) -> dict[str, float]:
-    """Uniform scales of the merges that need no search; the best is chosen on the search split."""
-    K = problem.space.n_experts
-    tried = problem.measured_uniform(np.outer(_SCALES, np.ones(K)))
-    scores = problem.normalize(problem.objectives(tried)).mean(axis=1)
-    best = _SCALES[int(scores.argmin())]
+def _controls(problem: MergeProblem) -> dict[str, tuple[MergeMethod, float]]:
+    """Merges that need no search: method and scale; best scales are chosen on the search split."""
+    arithmetic, ties = make_method("linear"), make_method("ties")
+    best, best_ties = (_best_scale(problem, method) for method in (arithmetic, ties))
     return {
-        "average": 1 / K,
-        "task arithmetic 0.3": 0.3,
-        f"task arithmetic {best:g} (best scale)": best,
+        "average": (arithmetic, 1 / problem.space.n_experts),
+        "task arithmetic 0.3": (arithmetic, 0.3),
+        f"task arithmetic {best:g} (best scale)": (arithmetic, best),
+        f"TIES {best_ties:g} (best scale)": (ties, best_ties),
     }
 
 
+def _best_scale(problem: MergeProblem, method: MergeMethod) -> float:
+    L = np.outer(_SCALES, np.ones(problem.space.n_experts))
+    tried = problem.measured_uniform(L, method=method)
+    scores = problem.normalize(problem.objectives(tried)).mean(axis=1)
+    return _SCALES[int(scores.argmin())]
+
+
 def _control_rows(
-    problem: MergeProblem, scales: Mapping[str, float], split: str
+    problem: MergeProblem, controls: Mapping[str, tuple[MergeMethod, float]], split: str
 ) -> dict[str, list[float]]:
-    L = np.outer(list(scales.values()), np.ones(problem.space.n_experts))
-    found = problem.measured_uniform(L, split=split)
-    rows = zip(scales, found, strict=True)
-    return {name: metric_list(problem, evaluation) for name, evaluation in rows}
+    rows = {}
+    for name, (method, scale) in controls.items():
+        L = np.full((1, problem.space.n_experts), scale)
+        (found,) = problem.measured_uniform(L, split=split, method=method)
+        rows[name] = metric_list(problem, found)
+    return rows
 
 
 @contextmanager

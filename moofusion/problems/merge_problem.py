@@ -258,31 +258,23 @@ class MergeProblem(Problem):
         rows = np.atleast_2d(np.asarray(X, float))
         return self.objectives([self.record(x, split=split) for x in rows])
 
-    def measured_uniform(self, L: Array, *, split: str | None = None) -> list[Evaluation]:
-        """Evaluate task-wise coefficients ``(P, K)`` on all tensors, outside the space."""
-        rows = np.atleast_2d(np.asarray(L, float))
-        return self.evaluator.measure_uniform(rows, split or self.split)
-
-    def measured_merge(
+    def measured_uniform(
         self,
-        method: str | Mapping[str, Any] | MergeMethod,
-        scale: float | Sequence[float] | Array,
+        L: Array,
         *,
         split: str | None = None,
-    ) -> Evaluation:
-        """Evaluate a merge of all tensors by any method, whatever the problem's own is.
+        method: str | Mapping[str, Any] | MergeMethod = "linear",
+    ) -> list[Evaluation]:
+        """Evaluate task-wise coefficients ``(P, K)`` on all tensors, outside of space and method.
 
         Args:
-            method: Name of a merge method, a table ``{"method": name, **parameters}``, or a method.
-            scale: The same coefficient for all experts, or one for each.
+            L: Coefficients, a row for each merge.
             split: Split to measure on (default: the search split).
-
-        Raises:
-            ConfigurationError: An unknown method or parameter.
+            method: Name of a merge method, a table ``{"method": name, **parameters}``, or a method;
+                whatever the problem's own is.
         """
-        row = np.broadcast_to(np.asarray(scale, float), (self.space.n_experts,))
-        found = make_method(method)
-        return self.evaluator.measure_uniform(row[None], split or self.split, method=found)[0]
+        rows = np.atleast_2d(np.asarray(L, float))
+        return self.evaluator.measure_uniform(rows, split or self.split, method=make_method(method))
 
     def losses_and_grads(
         self,

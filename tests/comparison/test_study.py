@@ -375,6 +375,21 @@ def test_controls_run_beside_the_algorithms_unless_they_are_declined(tmp_path, p
     assert alone.algorithms == ("nsga2:pop_size=5", "random")
 
 
+def test_merges_without_search_are_measured_as_controls(study, problem):
+    (data,) = study.results().problems.values()
+    K = problem.space.n_experts
+    scales = [0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3]
+    for method, title in (("linear", "task arithmetic"), ("ties", "TIES")):
+        tried = problem.measured_uniform(np.outer(scales, np.ones(K)), method=method)
+        errors = problem.normalize(problem.objectives(tried)).mean(axis=1)
+        best = scales[int(errors.argmin())]
+        for split in ("search", "test"):
+            row = data.controls[split][f"{title} {best:g} (best scale)"]
+            (found,) = problem.measured_uniform(np.full(K, best), method=method, split=split)
+            expected = [m.metrics["accuracy"] for m in found.measurements]
+            np.testing.assert_array_equal(data.values(row)[0], expected)
+
+
 class _Descent(ProposalAlgorithm):
     """Follows a gradient from the middle: one gradient before each evaluation."""
 

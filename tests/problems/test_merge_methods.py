@@ -75,13 +75,11 @@ def test_a_uniform_merge_of_any_method_can_be_measured(ties):
     plain = tiny.net_problem(space="block-wise")
     for problem in (ties, plain):
         for split in ("search", "test"):
-            found = problem.measured_merge(TIES, 0.7, split=split)
+            (found,) = problem.measured_uniform(np.full(3, 0.7), split=split, method=TIES)
             twin = ties.record(np.full(3, 0.7), split=split)
             assert found.measurements == twin.measurements
-    other = plain.measured_merge("linear", [0.2, 0.0, 0.5])
-    assert other.measurements == plain.measured_uniform([[0.2, 0.0, 0.5]])[0].measurements
     with pytest.raises(UnknownNameError, match="merge method 'tie'"):
-        plain.measured_merge("tie", 1.0)
+        plain.measured_uniform(np.ones(3), method="tie")
 
 
 def test_an_export_holds_the_merged_weights_and_says_how(tmp_path):
