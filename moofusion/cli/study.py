@@ -106,13 +106,18 @@ def status(study: StudyFile) -> None:
 
     with Store(study, create=False) as store:
         cells = store.cells()
-    table = Table("problem", "algorithm", "budget", "done", "running", "failed", "evaluations")
+    budgets = list(dict.fromkeys(c.budget for c in cells))
+    table = Table("problem", "algorithm", title=f"budget: {', '.join(budgets)}")
+    for column in ("done", "running", "failed", "evaluations"):
+        table.add_column(column, justify="right", no_wrap=True)
     groups = dict.fromkeys((c.title, c.algorithm, c.budget) for c in cells)
     for group in groups:
         mine = [c for c in cells if (c.title, c.algorithm, c.budget) == group]
         count = {s: sum(c.status == s for c in mine) for s in ("done", "running", "failed")}
+        title, algorithm, budget = group
         table.add_row(
-            *group,
+            title,
+            algorithm if len(budgets) == 1 else f"{algorithm}, {budget}",
             f"{count['done']} of {len(mine)}",
             str(count["running"]),
             str(count["failed"]),
