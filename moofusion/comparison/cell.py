@@ -193,7 +193,7 @@ def _run(store: Store, cell: Cell, problem: MergeProblem, front_size: int) -> No
     # Observers of this run alone, also where threads share the problem.
     problem = copy.copy(problem)
     problem.observers, problem.gradient_observers = [], []
-    store.start(cell.id, machine(problem))
+    store.start(cell.id, machine(problem), front_size=front_size)
     fill_cache(store, cell.problem, problem)
     recorder = _Recorder(store, cell, problem)
     algorithm = get_algorithm(cell.algorithm, problem)

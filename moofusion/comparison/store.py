@@ -41,6 +41,7 @@ CREATE TABLE cell (
     status TEXT NOT NULL DEFAULT 'pending',  -- pending, running, done, failed
     message TEXT NOT NULL DEFAULT '',
     machine TEXT NOT NULL DEFAULT '',        -- JSON: device, threads, versions
+    front_size INTEGER,                      -- most models that are measured on test
     started REAL,
     finished REAL,
     optimizer_seconds REAL,
@@ -99,6 +100,7 @@ class Cell:
         budget: Budget, such as ``"evaluations=200"``.
         status: ``"pending"``, ``"running"``, ``"done"`` or ``"failed"``.
         message: Why it failed.
+        front_size: Most models that are measured on test; None before it was started.
         evaluations: Rows so far.
     """
 
@@ -110,6 +112,7 @@ class Cell:
     budget: str
     status: str
     message: str
+    front_size: int | None
     evaluations: int
 
 
@@ -231,13 +234,13 @@ class Store:
 
     # ------------------------------------------------------------------ while it runs
 
-    def start(self, cell: int, machine: Mapping[str, Any]) -> None:
+    def start(self, cell: int, machine: Mapping[str, Any], *, front_size: int) -> None:
         """Mark a run as begun."""
         with self._writing() as db:
             db.execute(
                 "UPDATE cell SET status = 'running', message = '', machine = ?, "
-                "started = coalesce(started, ?) WHERE id = ?",
-                (json.dumps(machine), time.time(), cell),
+                "front_size = ?, started = coalesce(started, ?) WHERE id = ?",
+                (json.dumps(machine), front_size, time.time(), cell),
             )
 
     def add_evaluation(
@@ -346,6 +349,12 @@ class Store:
         """Decision vectors (JSON) that the algorithm of a run returned."""
         rows = self._connection.execute("SELECT x FROM final WHERE cell = ? ORDER BY x", (cell,))
         return [row["x"] for row in rows]
+
+    def machine(self, cell: int) -> dict[str, Any]:
+        """Device, threads and versions of a run; empty before it was started."""
+        query = "SELECT machine FROM cell WHERE id = ?"
+        text = self._connection.execute(query, (cell,)).fetchone()["machine"]
+        return dict(json.loads(text)) if text else {}
 
     def timing(self, cell: int) -> tuple[float, float]:
         """Wall-clock and optimizer seconds of a finished run."""

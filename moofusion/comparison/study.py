@@ -28,6 +28,9 @@ __all__ = ["Study"]
 #: ``progress(done, total)`` in evaluations, called about twice a second.
 Progress = Callable[[int, int], None]
 
+#: Most models of a run that are measured on test, unless a study says otherwise.
+FRONT_SIZE = 50
+
 _BACKENDS = ("loky", "threading", "dask", "ray")
 _ATTEMPTS = 5
 # Scales at which uniform merges are tried, for the controls "best scale".
@@ -78,7 +81,7 @@ class Study:
         cost: float | None = None,
         seconds: float | None = None,
         store: str | Path,
-        front_size: int = 50,
+        front_size: int = FRONT_SIZE,
         controls: bool = True,
     ) -> None:
         limits = {"evaluations": evaluations, "cost": cost, "seconds": seconds}

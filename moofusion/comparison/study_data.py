@@ -287,12 +287,5 @@ def _run(
                 for row, entry in zip(rows, stored, strict=True)
             ]
         ),
-        _machine(store, cell),
+        store.machine(cell.id),
     )
-
-
-def _machine(store: Store, cell: Cell) -> dict[str, Any]:
-    """Device, threads and versions of a run; empty before it was started."""
-    query = "SELECT machine FROM cell WHERE id = ?"
-    text = store._connection.execute(query, (cell.id,)).fetchone()["machine"]
-    return json.loads(text) if text else {}

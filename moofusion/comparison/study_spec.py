@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moofusion.comparison.study import Study
+from moofusion.comparison.study import FRONT_SIZE, Study
 from moofusion.errors import ConfigurationError
 from moofusion.problems import get_problem
 
@@ -23,6 +23,7 @@ class _ProblemEntry(BaseModel):
     tasks: list[str] | None = None
     experts: list[str] | None = None
     space: str | dict[str, Any] | None = None
+    merge: str | dict[str, Any] | None = None
     objective: str | None = None
     device: str | None = None
     overrides: dict[str, Any] = {}
@@ -38,7 +39,7 @@ class _StudyFile(BaseModel):
     cost: float | None = None
     seconds: float | None = None
     store: str | None = None
-    front_size: int = 50
+    front_size: int = FRONT_SIZE
     controls: bool = True
 
 
@@ -47,8 +48,8 @@ def read_study(path: str | Path, *, store: str | Path | None = None) -> Study:
 
     Args:
         path: The file. ``problems`` are names, or tables with ``problem`` and any of ``title``,
-            ``tasks``, ``experts``, ``space``, ``objective``, ``device``, ``overrides``; then
-            ``algorithms``, ``seeds``, and one of ``evaluations``, ``cost``, ``seconds``; with
+            ``tasks``, ``experts``, ``space``, ``merge``, ``objective``, ``device``, ``overrides``;
+            then ``algorithms``, ``seeds``, and one of ``evaluations``, ``cost``, ``seconds``; with
             ``controls = false`` random search and rewarded soup run only where they are listed.
         store: SQLite file, where the file names none.
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from moofusion.comparison.cell import Budget
+from moofusion.comparison.store import Cell
+from moofusion.comparison.study import FRONT_SIZE
 from moofusion.comparison.study_data import ProblemData, StudyData
 
 __all__ = ["Recipe", "recipes"]
@@ -42,25 +44,33 @@ def recipes(data: StudyData, study: str | Path) -> list[Recipe]:
         data: The study.
         study: Its file, as the commands are to name it.
     """
-    done = [run.cell for run in data.runs if run.cell.status == "done"]
-    budgets = list(dict.fromkeys(cell.budget for cell in done))
+    done = [run for run in data.runs if run.cell.status == "done"]
+    budgets = list(dict.fromkeys(run.cell.budget for run in done))
     found = []
     for budget in budgets:
-        cells = [cell for cell in done if cell.budget == budget]
+        runs = [run for run in done if run.cell.budget == budget]
+        cells = [run.cell for run in runs]
         fingerprints = {cell.problem for cell in cells}
         problems = [p for p in data.problems.values() if p.fingerprint in fingerprints]
         entries = [_entry(problem) for problem in problems]
         algorithms = list(dict.fromkeys(cell.algorithm for cell in cells))
         seeds = _seeds(sorted({cell.seed for cell in cells}))
         limit = Budget.parse(budget)
+        settings = _settings(algorithms, cells)
+        # The last digits depend on it.
+        threads = {run.machine.get("threads") for run in runs}
+        words = (
+            ["--threads", str(threads.pop())] if len(threads) == 1 and None not in threads else []
+        )
         if all(set(entry) == {"problem"} and entry["problem"] != "..." for entry in entries):
             names = [entry["problem"] for entry in entries]
-            found.append(Recipe(_command(names, algorithms, seeds, limit, study)))
+            words = [*_options(settings), *words]
+            found.append(Recipe(_command(names, algorithms, seeds, limit, study, words)))
         else:
             name = "study.toml" if len(budgets) == 1 else f"study-{budget.replace('=', '-')}.toml"
-            text = _toml(entries, algorithms, seeds, limit)
-            words = ["moofusion", "compare", "--study", name, "--store", str(study)]
-            found.append(Recipe(shlex.join(words), name, text))
+            text = _toml(entries, algorithms, seeds, limit, settings)
+            line = ["moofusion", "compare", "--study", name, "--store", str(study), *words]
+            found.append(Recipe(shlex.join(line), name, text))
     return found
 
 
@@ -70,19 +80,39 @@ def _seeds(seeds: list[int]) -> int | list[int]:
     return len(seeds) if sorted(drawn.tolist()) == seeds else seeds
 
 
+def _settings(algorithms: Sequence[str], cells: Sequence[Cell]) -> dict[str, Any]:
+    """What differs from the defaults of a study, by its key in study files."""
+    found: dict[str, Any] = {}
+    sizes = {cell.front_size for cell in cells} - {None}
+    if len(sizes) == 1 and sizes != {FRONT_SIZE}:
+        found["front_size"] = sizes.pop()
+    if not {"random", "soup"} <= {algorithm.partition(":")[0] for algorithm in algorithms}:
+        found["controls"] = False
+    return found
+
+
+def _options(settings: Mapping[str, Any]) -> list[str]:
+    """The same as options of the command line."""
+    words = ["--no-controls"] if "controls" in settings else []
+    if "front_size" in settings:
+        words += ["--front-size", str(settings["front_size"])]
+    return words
+
+
 def _command(
     names: Sequence[str],
     algorithms: Sequence[str],
     seeds: int | list[int],
     budget: Budget,
     study: str | Path,
+    options: Sequence[str],
 ) -> str:
     listed = str(seeds) if isinstance(seeds, int) else ",".join(map(str, seeds))
     if isinstance(seeds, list) and len(seeds) == 1:
         listed += ","  # a single number would be a number of seeds
     words = ["moofusion", "compare", *names, "--algorithms", ",".join(algorithms)]
     words += ["--seeds", listed, f"--{budget.kind}", f"{budget.limit:.15g}"]
-    return shlex.join([*words, "--store", str(study)])
+    return shlex.join([*words, *options, "--store", str(study)])
 
 
 def _toml(
@@ -90,6 +120,7 @@ def _toml(
     algorithms: Sequence[str],
     seeds: int | list[int],
     budget: Budget,
+    settings: Mapping[str, Any],
 ) -> str:
     problems = ",\n".join(f"    {_value(entry)}" for entry in entries)
     lines = [
@@ -97,6 +128,7 @@ def _toml(
         f"algorithms = {_value(list(algorithms))}",
         f"seeds = {_value(seeds)}",
         f"{budget.kind} = {budget.limit:.15g}",
+        *(f"{key} = {_value(value)}" for key, value in settings.items()),
     ]
     if any(entry["problem"] == "..." for entry in entries):
         lines.insert(0, '# "..." was built in Python or from a file of its own: name that file.')
@@ -144,8 +176,9 @@ def _made_from(problem: ProblemData, name: str) -> dict[str, Any] | None:
     if title != problem.title:
         entry["title"] = problem.title
     entry |= options
-    if table["space"] != spec["space"]:
-        entry["space"] = {k: v for k, v in spec["space"].items() if v is not None}
+    for key in ("space", "merge"):
+        if table[key] != spec.get(key, table[key]):
+            entry[key] = {k: v for k, v in spec[key].items() if v is not None}
     objectives = {task["objective"] for task in spec["tasks"]}
     if {task["objective"] for task in table["tasks"]} != objectives and len(objectives) == 1:
         (entry["objective"],) = objectives

@@ -103,6 +103,7 @@ def add_runs(
     held_out=True,
     loss=(),
     broken=True,
+    front_size=50,
 ):
     """Finished runs; with `broken`, one evaluation of each failed and one was infeasible."""
     budget = f"evaluations={evaluations}"
@@ -113,7 +114,7 @@ def add_runs(
     for cell in store.cells():
         if cell.problem != fingerprint or cell.status == "done" or cell.budget != budget:
             continue
-        store.start(cell.id, MACHINE)
+        store.start(cell.id, MACHINE, front_size=front_size)
         X = candidates(cell.algorithm, cell.seed, M, evaluations)
         rows = metrics_of(X, "search", variant=variant, loss=loss)
         seen = set()

@@ -28,12 +28,14 @@ def recipe_of(tmp_path, specs, **runs):
 def test_a_plain_study_is_one_command_line(tmp_path):
     algorithms = ("nsga2:pop_size=6,sampling=box", "random")
     recipe = recipe_of(
-        tmp_path, {"vision4": problem_spec("vision4")}, algorithms=algorithms, seeds=(3, 1)
-    )
+        tmp_path, {"vision4": problem_spec("vision4")}, algorithms=algorithms, seeds=(3, 1),
+        front_size=7,
+    )  # fmt: skip
     assert recipe.toml is None
     assert shlex.split(recipe.command) == [
         "moofusion", "compare", "vision4", "--algorithms", ",".join(algorithms),
-        "--seeds", "1,3", "--evaluations", "6", "--store", "my study.db",
+        "--seeds", "1,3", "--evaluations", "6", "--no-controls", "--front-size", "7",
+        "--threads", "1", "--store", "my study.db",
     ]  # fmt: skip
 
 
@@ -58,17 +60,18 @@ def test_changed_problems_make_a_study_file_that_gives_them_back(tmp_path):
                 for t in ("mnist", "fashion", "animals", "objects")}
         ),
         "simplex": problem_spec("vision4", overrides={"space": {"kind": "simplex"}}),
+        "ties": problem_spec("vision4", overrides={"merge": {"method": "ties", "density": 0.5}}),
         "two experts": problem_spec("vision4", experts=["animals", "objects"]),
     }  # fmt: skip
     recipe = recipe_of(tmp_path, specs)
     assert recipe.file == "study.toml"
-    assert "--study study.toml --store 'my study.db'" in recipe.command
+    assert recipe.command.endswith("--study study.toml --store 'my study.db' --threads 1")
     read = tomllib.loads(recipe.toml)
     assert read["algorithms"] == list(fake.ALGORITHMS)
     assert read["seeds"] == sorted(fake.SEEDS)
     assert read["evaluations"] == 6
     for (title, spec), entry in zip(specs.items(), read["problems"], strict=True):
-        changes = {"space": entry["space"]} if "space" in entry else {}
+        changes = {key: entry[key] for key in ("space", "merge") if key in entry}
         if "objective" in entry:
             names = [t.name for t in spec.tasks]
             changes |= {f"tasks.{name}.objective": entry["objective"] for name in names}

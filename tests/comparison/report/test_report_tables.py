@@ -260,7 +260,7 @@ def test_a_run_that_found_nothing_is_not_averaged_away(tmp_path):
         fake.add_runs(store, "f", 2, algorithms=("random",), evaluations=6)
         store.add_cell("f", "broken", 11, "evaluations=6")
         cell = next(c for c in store.cells() if c.algorithm == "broken")
-        store.start(cell.id, fake.MACHINE)
+        store.start(cell.id, fake.MACHINE, front_size=50)
         for i in range(2):
             store.add_evaluation(
                 cell.id, "f", i + 1, np.full(2, 9.0 + i), failed=True, feasible=True,
