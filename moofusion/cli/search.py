@@ -113,13 +113,18 @@ def export(
     by: Annotated[
         str, typer.Option(help="How to choose: weighted, asf, pseudo-weights or knee.")
     ] = "weighted",
+    subject_to: Annotated[
+        str | None, typer.Option(help="Conditions on metrics: 'mnist>=0.95,animals>=0.4'.")
+    ] = None,
     point: Annotated[
         int | None, typer.Option(help="Number of the point in front.csv, instead of a preference.")
     ] = None,
     head: Annotated[
         str | None, typer.Option(help="Task whose head goes into the checkpoint.")
     ] = None,
-    problem: Annotated[str | None, typer.Option(help="Of a study: title of the problem.")] = None,
+    problem: Annotated[
+        str | None, typer.Option(help="Of a study: title or fingerprint of the problem.")
+    ] = None,
     algorithm: Annotated[
         list[str] | None, typer.Option(help="Of a study: take models of this algorithm only.")
     ] = None,
@@ -134,9 +139,10 @@ def export(
     The model is the one that maximises the preference on the measured search values. In float32
     it reproduces the recorded metrics exactly when loaded back with transformers.
     """
-    if preference is None and point is None and by != "knee":
+    if preference is None and point is None and subject_to is None and by != "knee":
         raise ConfigurationError(
-            "say which model: --preference mnist=0.7,animals=0.3, --by knee, or --point 3"
+            "say which model: --preference mnist=0.7,animals=0.3, --subject-to 'mnist>=0.9', "
+            "--by knee, or --point 3"
         )
     from moofusion.comparison import SearchResult, StudyData, pooled_result
 
@@ -151,7 +157,14 @@ def export(
         else:
             result = SearchResult.load(run)
         done = result.export(
-            to, preference, by=by, point=point, head=head, dtype=dtype, force=force
+            to,
+            preference,
+            by=by,
+            subject_to=subject_to,
+            point=point,
+            head=head,
+            dtype=dtype,
+            force=force,
         )
     screen.print(f"wrote {done.folder} with the head of [bold]{done.head}[/]", soft_wrap=True)
     if done.other_heads:

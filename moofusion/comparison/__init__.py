@@ -1,6 +1,6 @@
 """How searches are run, measured and judged."""
 
-from moofusion.comparison.decision import choose
+from moofusion.comparison.decision import choose, meeting
 from moofusion.comparison.front import Front, PointSet
 from moofusion.comparison.log import EvaluationLog
 from moofusion.comparison.plots import plot_front
@@ -25,6 +25,7 @@ __all__ = [
     "StudyData",
     "choose",
     "hypervolume",
+    "meeting",
     "nondominated",
     "plot_front",
     "pooled_result",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moofusion.comparison.decision import choose
+from moofusion.comparison.decision import choose, meeting
 from moofusion.errors import RunError
 from moofusion.problems import Evaluation, MergeProblem
 from moofusion.problems.scale import normalized
@@ -100,9 +100,21 @@ class Front(PointSet):
         preference: str | Mapping[str, float] | Sequence[float] | None = None,
         *,
         by: str = "weighted",
+        subject_to: str | None = None,
     ) -> int:
-        """Index of the recommended model, by measured search values (see :func:`choose`)."""
-        return choose(self.normalized("search"), preference, names=self.tasks, by=by)
+        """Index of the recommended model, by measured search values.
+
+        Args:
+            preference: Importance of the objectives.
+            by: How it is used (see :func:`choose`).
+            subject_to: Conditions on the metrics, ``"mnist>=0.95,animals>=0.4"`` (see
+                :func:`meeting`).
+        """
+        among = None
+        if subject_to is not None:
+            values = self.values("search")
+            among = meeting(subject_to, values, names=self.tasks, metrics=self.metrics)
+        return choose(self.normalized("search"), preference, names=self.tasks, by=by, among=among)
 
     def table(self) -> pd.DataFrame:
         """One row per model: metrics on both splits, decision vector, cost."""

@@ -26,13 +26,13 @@ def pooled_result(
 
     Args:
         data: The study.
-        problem: Title of the problem; may be left out where there is one.
+        problem: Title or fingerprint of the problem; may be left out where there is one.
         algorithms: Take models of these algorithms only.
         budget: Take models of runs under this budget only.
 
     Raises:
         UnknownNameError: There is no problem of that title, or no run of that algorithm.
-        RunError: No finished run has a front.
+        RunError: No finished run has a front, or several problems have that title.
     """
     chosen = _problem(data, problem)
     runs = data.of(chosen)
@@ -66,12 +66,18 @@ def pooled_result(
 
 
 def _problem(data: StudyData, title: str | None) -> ProblemData:
-    titles = {problem.title: problem for problem in data.problems.values()}
-    if title is None and len(titles) == 1:
-        return next(iter(titles.values()))
-    if title not in titles:
+    problems = list(data.problems.values())
+    found = [p for p in problems if title in (None, p.title, p.fingerprint)]
+    if not found or (title is None and len(found) > 1):
+        titles = [p.title for p in problems]
         raise UnknownNameError("problem of this study", title, titles, hint="Give --problem.")
-    return titles[title]
+    if len(found) > 1:
+        prints = ", ".join(p.fingerprint for p in found)
+        raise RunError(
+            f"{len(found)} problems of this study are called {title!r}; name one by its "
+            f"fingerprint: {prints}"
+        )
+    return found[0]
 
 
 def _front(problem: ProblemData, runs: Sequence[RunData]) -> Front:

@@ -104,6 +104,7 @@ class SearchResult:
         preference: str | Mapping[str, float] | Sequence[float] | None = None,
         *,
         by: str = "weighted",
+        subject_to: str | None = None,
         point: int | None = None,
         head: str | None = None,
         dtype: str = "float32",
@@ -115,6 +116,7 @@ class SearchResult:
             to: Folder to write; it must not exist, unless `force`.
             preference: Which model: importance of the objectives.
             by: How the preference is used (see :func:`moofusion.comparison.choose`).
+            subject_to: Conditions on the measured metrics, ``"mnist>=0.95,animals>=0.4"``.
             point: Which model: its number in the front, instead of a preference.
             head: Task whose head goes into the checkpoint; by default the one that matters most.
             dtype: Precision of the weights.
@@ -123,7 +125,7 @@ class SearchResult:
         Returns:
             Where it was written and what was recorded of it.
         """
-        index, how = self._pick(preference, by, point)
+        index, how = self._pick(preference, by, subject_to, point)
         problem = self.problem or self._reopen()
         head = head or self._most_wanted(index, preference)
         metrics = {
@@ -148,6 +150,7 @@ class SearchResult:
         self,
         preference: str | Mapping[str, float] | Sequence[float] | None,
         by: str,
+        subject_to: str | None,
         point: int | None,
     ) -> tuple[int, str]:
         """Index of the wanted model, and in words how it was chosen."""
@@ -162,9 +165,10 @@ class SearchResult:
                 ]
                 wish = f"preference {', '.join(given)}"
             how = f"chosen by '{by}'" + ("" if by == "knee" else f" with {wish}")
-            return self.front.choose(preference, by=by), how
-        if preference is not None:
-            raise ConfigurationError("give a preference or a point, not both")
+            how += "" if subject_to is None else f" subject to {subject_to}"
+            return self.front.choose(preference, by=by, subject_to=subject_to), how
+        if preference is not None or subject_to is not None:
+            raise ConfigurationError("give a point, or a preference and conditions, not both")
         if not 1 <= point <= len(self.front):
             raise ConfigurationError(
                 f"point {point} is not in the front; its points are 1 to {len(self.front)}"

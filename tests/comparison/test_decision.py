@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from moofusion.comparison import choose
+from moofusion.comparison import choose, meeting
 from moofusion.errors import ConfigurationError, UnknownNameError
+from moofusion.tasks import Metric
+from moofusion.tasks.base import ACCURACY
 
 NAMES = ["a", "b"]
 # A quarter circle around the ideal point bulges away from it (hollow for weighted sums), one
@@ -91,3 +93,50 @@ def test_what_cannot_be_chosen_is_refused():
     for wish in ("a=-1", "a=0,b=0", "a=nan", "a", "a=1,a=2", [1.0], [1.0, np.nan]):
         with pytest.raises(ConfigurationError, match="preference"):
             choose(CONVEX, wish, names=NAMES)
+
+
+VALUES = np.array([[0.95, 20.0], [0.9, 12.0], [0.8, 9.0], [0.6, 8.0]])
+METRICS = [ACCURACY, Metric("perplexity", "min")]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "kept"),
+    [
+        ("a>=0.9", [0, 1]),
+        ("a >= 90%, b<=15", [1]),
+        ("b<=9", [2, 3]),
+        ("a<=0.8,b>=8.5", [2]),
+        ("b<=1e2", [0, 1, 2, 3]),
+    ],
+)
+def test_conditions_cut_a_front_down(conditions, kept):
+    found = meeting(conditions, VALUES, names=NAMES, metrics=METRICS)
+    assert np.flatnonzero(found).tolist() == kept
+
+
+def test_the_best_under_conditions_is_the_best_of_those_that_meet_them():
+    F = np.column_stack([1 - VALUES[:, 0], VALUES[:, 1] / 20])
+    among = meeting("b<=10", VALUES, names=NAMES, metrics=METRICS)
+    assert choose(F, "a=1", names=NAMES) == 0
+    assert choose(F, "a=1", names=NAMES, among=among) == 2
+    assert choose(F, "b=1", names=NAMES, among=among) == 3
+    # The knee of what is left, not the point of it closest to the knee of the whole.
+    left = np.flatnonzero(among)
+    assert choose(F, names=NAMES, by="knee", among=among) in left
+
+
+@pytest.mark.parametrize("text", ["a", "a>0.9", "a=0.9", ">=1", "a>=x", "", "a>=0.9,"])
+def test_conditions_that_cannot_be_read(text):
+    with pytest.raises(ConfigurationError, match=r"expected a form such as a>=0\.9"):
+        meeting(text, VALUES, names=NAMES, metrics=METRICS)
+
+
+def test_conditions_on_unknown_objectives_and_beyond_reach():
+    with pytest.raises(UnknownNameError, match="objective in the conditions 'c'"):
+        meeting("c>=1", VALUES, names=NAMES, metrics=METRICS)
+    with pytest.raises(ConfigurationError) as caught:
+        meeting("a>=0.9,b<=9", VALUES, names=NAMES, metrics=METRICS)
+    assert str(caught.value) == (
+        "no model of the front meets a >= 90.0 % (the front has 60.0 % to 95.0 %) and b <= 9.0000 "
+        "(the front has 8.0000 to 20.0000); relax them"
+    )
