@@ -14,7 +14,10 @@ from moofusion.cli.options import Device, Objective, Overrides, SpaceName, Tasks
 from moofusion.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from moofusion.comparison import Study
+    from collections.abc import Sequence
+
+    from moofusion.comparison import Store, Study
+    from moofusion.comparison.store import Cell
 
 __all__ = ["compare", "report", "status"]
 
@@ -100,21 +103,54 @@ def compare(
     _show(made)
 
 
-def status(study: StudyFile) -> None:
+def status(
+    study: StudyFile,
+    watch: Annotated[bool, typer.Option(help="Refresh until all runs have ended.")] = False,
+) -> None:
     """Show how far a study is, also while it runs."""
     from moofusion.comparison import Store
 
     with Store(study, create=False) as store:
-        cells = store.cells()
+        if not watch:
+            screen.print(_status_table(store.cells()))
+        else:
+            _watch(store)
+        failed = [cell for cell in store.cells() if cell.status == "failed"]
+    for cell in failed:
+        screen.print(
+            f"failed: {cell.title}, {cell.algorithm}, seed {cell.seed}: {cell.message}",
+            soft_wrap=True,
+            markup=False,
+        )
+
+
+def _watch(store: Store) -> None:
+    """Show the table anew every second, until no run waits or goes on, or Ctrl-C."""
+    import time
+
+    from rich.live import Live
+
+    cells = store.cells()
+    with Live(_status_table(cells), console=screen, auto_refresh=False) as live:
+        try:
+            # Before the controls are measured there are no runs yet.
+            while not cells or any(cell.status in ("pending", "running") for cell in cells):
+                time.sleep(1)
+                cells = store.cells()
+                live.update(_status_table(cells), refresh=True)
+        except KeyboardInterrupt:
+            pass
+
+
+def _status_table(cells: Sequence[Cell]) -> Table:
     budgets = list(dict.fromkeys(c.budget for c in cells))
     table = Table("problem", "algorithm", title=f"budget: {', '.join(budgets)}")
     for column in ("done", "running", "failed", "evaluations"):
         table.add_column(column, justify="right", no_wrap=True)
     groups = dict.fromkeys((c.title, c.algorithm, c.budget) for c in cells)
-    for group in groups:
-        mine = [c for c in cells if (c.title, c.algorithm, c.budget) == group]
+    for title, algorithm, budget in groups:
+        mine = [c for c in cells if (c.title, c.algorithm, c.budget) == (title, algorithm, budget)]
         count = {s: sum(c.status == s for c in mine) for s in ("done", "running", "failed")}
-        title, algorithm, budget = group
         table.add_row(
             title,
             algorithm if len(budgets) == 1 else f"{algorithm}, {budget}",
@@ -123,14 +159,7 @@ def status(study: StudyFile) -> None:
             str(count["failed"]),
             str(sum(c.evaluations for c in mine)),
         )
-    screen.print(table)
-    for cell in cells:
-        if cell.status == "failed":
-            screen.print(
-                f"failed: {cell.title}, {cell.algorithm}, seed {cell.seed}: {cell.message}",
-                soft_wrap=True,
-                markup=False,
-            )
+    return table
 
 
 def report(

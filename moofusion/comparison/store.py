@@ -20,7 +20,7 @@ __all__ = ["SCHEMA_VERSION", "Cell", "Store"]
 
 Array = NDArray[np.float64]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _BUSY_SECONDS = 120
 
 _SCHEMA = """
