@@ -190,7 +190,7 @@ class Evaluator:
     def fingerprint(self, split: str) -> str:
         """Hash of weights, heads, space and data: equal fingerprints, equal metrics for equal x."""
         space = self.space
-        digest = xxhash.xxh3_128(self._weights_fingerprint.encode())
+        digest = xxhash.xxh3_128(self.weights_fingerprint.encode())
         digest.update(repr((space, space.partition.segments, space.experts)).encode())
         digest.update(np.concatenate([space.xl, space.xu, space.static]).tobytes())
         # What the space makes of two decision vectors tells its other options (scale, basis).
@@ -207,7 +207,8 @@ class Evaluator:
         return digest.hexdigest()
 
     @cached_property
-    def _weights_fingerprint(self) -> str:
+    def weights_fingerprint(self) -> str:
+        """Hash of base and task vectors, whatever the space and the tasks are."""
         return self.pool.vectors.fingerprint()
 
     @cached_property
