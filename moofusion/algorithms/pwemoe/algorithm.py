@@ -21,7 +21,7 @@ __all__ = ["PWEMoE"]
 Array = NDArray[np.float64]
 
 # Steps where neither the user nor a budget of cost units says how many.
-_STEPS = 400
+_STEPS = 1000
 
 
 class PWEMoE(ProposalAlgorithm):
@@ -39,7 +39,7 @@ class PWEMoE(ProposalAlgorithm):
         conditioned: False learns one constant L on random preferences instead, the control that
             tells the gain of conditioning from that of labelled data. It proposes a single point.
         zero_init: Start exactly at task arithmetic.
-        steps: Training steps; by default 400, or under a budget of cost units what it pays for
+        steps: Training steps; by default 1000, or under a budget of cost units what it pays for
             (up to 4000) beside the evaluations. A budget cuts more steps than it can pay.
         lr: Learning rate at the start.
         batch_size: Samples per task and step.

@@ -23,7 +23,7 @@ class Weights:
     """Weights of the M task gradients; the step descends along ``alpha @ J``.
 
     Attributes:
-        alpha: Non-negative weights, shape ``(M,)``.
+        alpha: Weights, shape ``(M,)``; non-negative but for some aggregators of TorchJD.
         fallback: Whether the rule had no solution and the preference itself was taken.
     """
 
