@@ -123,6 +123,7 @@ class Evaluator:
         *,
         split: str = "train",
         indices: Sequence[NDArray[np.int64] | None] | None = None,
+        groups: NDArray[np.bool_] | None = None,
         chunk: int = 500,
     ) -> tuple[Array, Array]:
         """Mean losses of tasks and their gradients with respect to the coefficients.
@@ -136,6 +137,8 @@ class Evaluator:
             tasks: M of the tasks.
             split: Split the samples come from.
             indices: For each task the samples of that split; None for all.
+            groups: Which groups are differentiated, shape ``(G,)``; the gradient of the others is
+                given as zero, and their weights take none. None for all.
             chunk: Samples per pass; bounds the memory.
 
         Returns:
@@ -148,13 +151,15 @@ class Evaluator:
             _samples(t, split, i)
             for t, i in zip(tasks, [None] * len(tasks) if indices is None else indices, strict=True)
         ]
-        model = self.pool.model
+        model, wanted = self.pool.model, self.space.partition
+        if groups is not None and not np.all(groups):
+            wanted = wanted.only(groups)
         losses, gradients = np.zeros(len(tasks)), []
         with self._lock:
             started = time.perf_counter()
             self._merge(L, out=model.weights)
             for j, (task, rows) in enumerate(zip(tasks, chosen, strict=True)):
-                flat = model.gradient_buffer(self.space.partition)
+                flat = model.gradient_buffer(wanted)
                 try:
                     for start in range(0, len(rows), chunk):
                         part = rows[start : start + chunk]
@@ -164,7 +169,7 @@ class Evaluator:
                         losses[j] += float(loss.detach())
                 finally:
                     model.release_gradients()
-                gradients.append(self._merge.gradient(flat))
+                gradients.append(self._merge.gradient(flat, groups=wanted))
             self.counter.merges += 1
             self.counter.backward += sum(map(len, chosen))
             self.counter.seconds += time.perf_counter() - started

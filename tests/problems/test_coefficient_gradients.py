@@ -118,3 +118,14 @@ def test_a_minibatch_is_the_samples_asked_for(opened, rng):
         for part in (rows, rows + 1)
     ]
     assert np.mean(halves, axis=0) == pytest.approx(whole, rel=1e-12)
+
+
+def test_groups_that_are_not_wanted_take_no_gradient(opened, rng):
+    evaluator, _ = opened
+    L = rng.uniform(0, 1, (evaluator.space.n_groups, 3))
+    whole = evaluator.losses_and_grads(L, evaluator.tasks)
+    wanted = np.arange(len(L)) % 2 == 0
+    part = evaluator.losses_and_grads(L, evaluator.tasks, groups=wanted)
+    assert part[0] == pytest.approx(whole[0], rel=1e-14)
+    assert part[1][:, wanted] == pytest.approx(whole[1][:, wanted], rel=1e-12)
+    assert (part[1][:, ~wanted] == 0).all()

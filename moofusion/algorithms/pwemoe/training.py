@@ -140,7 +140,7 @@ class RouterTraining:
         L = router.batch(r[None])[0]
         # Rows of a group-wise space are its variables: unclipped, since routers know no bounds.
         losses, gradients = self.problem.losses_and_grads(
-            L.ravel(), split=SPLIT, indices=self.batches(number)
+            L.ravel(), split=SPLIT, indices=self.batches(number), groups=router.rows >= 0
         )
         losses, gradients = mean_over_ranks(losses, gradients)
         check_finite(self.problem, losses, gradients, number)
