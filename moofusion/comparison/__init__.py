@@ -1,5 +1,6 @@
 """How searches are run, measured and judged."""
 
+from moofusion.comparison.adherence import Adherence, adherence, measure_adherence
 from moofusion.comparison.decision import choose
 from moofusion.comparison.front import Front, PointSet
 from moofusion.comparison.log import EvaluationLog
@@ -16,6 +17,7 @@ from moofusion.comparison.thinning import thin
 
 __all__ = [
     "REFERENCE",
+    "Adherence",
     "EvaluationLog",
     "Front",
     "PointSet",
@@ -23,8 +25,10 @@ __all__ = [
     "Store",
     "Study",
     "StudyData",
+    "adherence",
     "choose",
     "hypervolume",
+    "measure_adherence",
     "nondominated",
     "plot_front",
     "pooled_result",

@@ -103,7 +103,9 @@ def test_gradients_agree_with_finite_differences(opened, rng):
     _, gradients = evaluator.losses_and_grads(L, evaluator.tasks)
     for _ in range(5):
         d = rng.normal(size=L.shape)
-        up, down = (evaluator.losses_and_grads(L + s * d, evaluator.tasks)[0] for s in (1e-5, -1e-5))
+        up, down = (
+            evaluator.losses_and_grads(L + s * d, evaluator.tasks)[0] for s in (1e-5, -1e-5)
+        )
         slopes = (up - down) / 2e-5
         assert (gradients * d).sum(axis=(1, 2)) == pytest.approx(slopes, rel=1e-6, abs=1e-8)
 

@@ -9,6 +9,7 @@ backward passes with different upstream gradients are one call.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ class RouterNetwork:
         self.n_routers = n_routers
         self.widths = tuple(widths)
         self.shapes: list[tuple[str, tuple[int, ...]]] = []
-        pairs = list(zip(self.widths[:-1], self.widths[1:], strict=True))
+        pairs = list(pairwise(self.widths))
         for number, (inner, outer) in enumerate(pairs, start=1):
             self.shapes.append((f"W{number}", (n_routers, outer, inner)))
             self.shapes.append((f"b{number}", (n_routers, outer)))

@@ -86,7 +86,9 @@ def test_a_budget_of_cost_is_spent_on_training_beside_the_evaluations(limit):
 def test_a_budget_of_cost_cuts_steps_and_refuses_what_it_cannot_pay():
     problem = _problem()
     cost = _Cost(problem, 1000)
-    assert len(_run(problem, cost.termination, steps=900, n_points=5).algorithm.training.losses) < 20
+    assert (
+        len(_run(problem, cost.termination, steps=900, n_points=5).algorithm.training.losses) < 20
+    )
     assert cost.spent <= 1000
     problem = _problem()
     with pytest.raises(ConfigurationError, match="leave nothing of the budget of 400 for gradient"):

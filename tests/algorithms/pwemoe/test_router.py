@@ -2,6 +2,7 @@
 
 import copy
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -159,7 +160,7 @@ def test_the_networks_and_their_gradients_agree_with_torch(hidden, rng):
         layers = []
         widths = [3, *[6] * hidden, 3]
         parts = router.network.split(router.theta)
-        for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True), start=1):
+        for i, (a, b) in enumerate(pairwise(widths), start=1):
             linear = nn.Linear(a, b).double()
             linear.load_state_dict({
                 "weight": torch.tensor(parts[f"W{i}"][number]),

@@ -180,7 +180,7 @@ def test_tasks_without_losses_or_training_data_are_refused_before_anything_is_pa
     pool = tiny.net_pool()
     size = FunctionTask("size", lambda m: 1.0)
     problem = MergeProblem(pool, [*tiny.net_tasks(pool), size], space=SPACE)
-    with pytest.raises(ConfigurationError, match="'size' .* has no differentiable loss"):
+    with pytest.raises(ConfigurationError, match=r"'size' .* has no differentiable loss"):
         _training(problem)
     x, y = torch.randn(8, 4), torch.arange(8) % 3
     blind = TensorClassification("a", {"search": (x, y)}, classes=3)
@@ -192,7 +192,7 @@ def test_tasks_without_losses_or_training_data_are_refused_before_anything_is_pa
 
 def test_a_loss_that_is_not_finite_ends_the_training():
     training = _training(lr=1e30, steps=20)
-    with pytest.raises(ConfigurationError, match="is not finite .*; lower the learning rate"):
+    with pytest.raises(ConfigurationError, match=r"is not finite .*; lower the learning rate"):
         training.run()
 
 

@@ -18,7 +18,6 @@ from moofusion.algorithms.scalarize.jd import JD_WEIGHTINGS
 from moofusion.errors import ConfigurationError, UnknownNameError
 
 
-
 def _toy(x):
     """Two losses in conflict: Mahapatra and Rajan's example, and its Jacobian."""
     shift = np.full(len(x), 1 / np.sqrt(len(x)))
