@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -99,6 +100,10 @@ class Evaluator:
         """Module that carries the head of `task`, on the shared weights."""
         modules = self.pool.model.modules
         return modules[task.head or (task.name if task.name in modules else "base")]
+
+    def exclusive(self) -> AbstractContextManager[object]:
+        """Keep other threads from the flat weights within a ``with`` block."""
+        return self._lock
 
     def measure(self, L: Array, split: str) -> list[Evaluation]:
         """Evaluate coefficients one candidate after the other.
