@@ -68,7 +68,9 @@ def _card(record: Mapping[str, Any], task: str) -> str:
         "|---|" + "---|" * len(splits),
     ]
     lines += [
-        f"| {name} | " + " | ".join(f"{record['metrics'][s][name]:.6g}" for s in splits) + " |"
-        for name in record["preference"]
+        f"| {name}, {metric} | "
+        + " | ".join(f"{record['metrics'][s][name][metric]:.6g}" for s in splits)
+        + " |"
+        for name, metric in settings["objectives"].items()
     ]
     return "\n".join(lines) + "\n"

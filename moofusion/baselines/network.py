@@ -41,8 +41,7 @@ class Ray:
         folder: Name of its checkpoint below the folder of all.
         preference: What it was trained for, by task.
         losses: Mean training loss of each task over the last tenth of the steps.
-        metrics: Measured metric of every task, by split.
-        all_metrics: Every metric of every task, by split and task.
+        metrics: Every measured metric, by split, task and name.
         cost: Cost units of its training (3 per sample).
         seconds: Wall-clock seconds of its training.
         fallbacks: Steps in which the scalarization had no solution and took the preference.
@@ -51,8 +50,7 @@ class Ray:
     folder: str
     preference: dict[str, float]
     losses: dict[str, float]
-    metrics: dict[str, dict[str, float]]
-    all_metrics: dict[str, dict[str, dict[str, float]]]
+    metrics: dict[str, dict[str, dict[str, float]]]
     cost: float
     seconds: float
     fallbacks: int
@@ -154,7 +152,7 @@ def train_rays(
     preferences = preference_grid(M, rays or default_points(M), rng=rng)
     settings = {
         "problem": problem.title,
-        "tasks": list(problem.task_names),
+        "objectives": {task.name: task.objective.name for task in problem.tasks},
         "weights": problem.evaluator.weights_fingerprint,
         "method": method,
         "rays": len(preferences),
@@ -215,17 +213,12 @@ def _one_ray(
         fallbacks += fallback
         report(step, found)
     seconds = time.perf_counter() - started
-    measured = _measured(problem)
     tail = np.mean(losses[-max(steps // 10, 1) :], axis=0)
     return Ray(
         folder=name,
         preference=dict(zip(tasks, r.tolist(), strict=True)),
         losses=dict(zip(tasks, tail.tolist(), strict=True)),
-        metrics={
-            split: {t.name: values[t.name][t.objective.name] for t in problem.tasks}
-            for split, values in measured.items()
-        },
-        all_metrics=measured,
+        metrics=_measured(problem),
         cost=steps * step_cost(problem, settings["batch_size"]),
         seconds=seconds,
         fallbacks=fallbacks,

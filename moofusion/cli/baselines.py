@@ -73,8 +73,11 @@ def train(
     for ray in done.rays:
         wish = " ".join(f"{share:.2f}" for share in ray.preference.values())
         values = (
-            f"{100 * value:.1f} %" if task.objective.percent else f"{value:.4f}"
-            for task, value in zip(opened.tasks, ray.metrics[split].values(), strict=True)
+            f"{100 * value:.1f} %" if metric.percent else f"{value:.4f}"
+            for metric, value in (
+                (task.objective, ray.metrics[split][task.name][task.objective.name])
+                for task in opened.tasks
+            )
         )
         table.add_row(ray.folder, wish, *values)
     screen.print(table)

@@ -1,6 +1,7 @@
 """How searches are run, measured and judged."""
 
 from moofusion.comparison.adherence import Adherence, adherence, measure_adherence
+from moofusion.comparison.checkpoints import checkpoint_points
 from moofusion.comparison.decision import choose
 from moofusion.comparison.front import Front, PointSet
 from moofusion.comparison.log import EvaluationLog
@@ -26,6 +27,7 @@ __all__ = [
     "Study",
     "StudyData",
     "adherence",
+    "checkpoint_points",
     "choose",
     "hypervolume",
     "measure_adherence",
