@@ -15,7 +15,7 @@ from moofusion.baselines import network as network_module
 from moofusion.errors import ConfigurationError, RunError
 from moofusion.problems import MergeProblem
 
-FAST = {"rays": 3, "steps": 40, "lr": 1e-2, "batch_size": 10}
+FAST = {"rays": 3, "steps": 12, "lr": 1e-2, "batch_size": 10}
 
 
 def _weights(folder):
@@ -33,11 +33,11 @@ def test_linear_rays_are_ordinary_fine_tuning(tmp_path):
     twin = tiny.net()
     optimizer = torch.optim.Adam(twin.parameters(), lr=1e-2)
     order = SeededBatches([60, 60], batch_size=10, seed=zlib.crc32(b"0:ray-002"))
-    for step in range(40):
+    for step in range(12):
         optimizer.zero_grad()
         for task, rows in zip(problem.tasks, order(step), strict=True):
             (0.5 * task.loss(twin, "train", rows)).backward()
-        optimizer.param_groups[0]["lr"] = 1e-2 * cosine(step, 40)
+        optimizer.param_groups[0]["lr"] = 1e-2 * cosine(step, 12)
         optimizer.step()
     saved = _weights(tmp_path / "out" / done.rays[1].folder)
     for name, value in twin.state_dict().items():
@@ -47,12 +47,12 @@ def test_linear_rays_are_ordinary_fine_tuning(tmp_path):
 @pytest.mark.parametrize("method", ["ls", "epo", "mgda"])
 def test_rays_follow_their_preference(method, tmp_path):
     problem = tiny.net_problem(("a", "b"))
-    done = train_rays(problem, tmp_path / "out", method=method, **(FAST | {"steps": 120}))
+    done = train_rays(problem, tmp_path / "out", method=method, **(FAST | {"steps": 60}))
     first, _, last = done.rays
     assert first.preference == {"a": 0.0, "b": 1.0}
     assert first.losses["b"] < last.losses["b"]
     assert last.losses["a"] < first.losses["a"]
-    assert [ray.cost for ray in done.rays] == [3.0 * 20 * 120] * 3
+    assert [ray.cost for ray in done.rays] == [3.0 * 20 * 60] * 3
     assert done.cost == 3 * problem.counter.backward
     assert {ray.fallbacks for ray in done.rays} == {0}
 
