@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import platform
 import statistics
@@ -70,3 +71,22 @@ def _processor() -> str:
             return next(line.split(":")[1].strip() for line in file if "model name" in line)
     except (OSError, StopIteration):
         return platform.processor()
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """Memory that a call needs at its peak beyond what the process held before (Linux).
+
+    Set MALLOC_MMAP_THRESHOLD_=65536 in the environment, or what was freed before hides it.
+    """
+    gc.collect()
+    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")  # the peak becomes what is held now
+    before = _resident("VmRSS")
+    call()
+    return max(_resident("VmHWM") - before, 0)
+
+
+def _resident(key: str) -> int:
+    with open("/proc/self/status", encoding="ascii") as file:
+        line = next(line for line in file if line.startswith(key))
+    return 1024 * int(line.split()[1])

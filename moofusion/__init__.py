@@ -18,7 +18,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moofusion.algorithms import RandomSearch, RewardedSoup, SimplexGrid, get_algorithm
+    from moofusion.algorithms import (
+        ParetoRouter,
+        PWEMoE,
+        RandomSearch,
+        RewardedSoup,
+        Scalarization,
+        ScaledSoup,
+        SimplexGrid,
+        get_algorithm,
+    )
     from moofusion.comparison import Front, SearchResult, Study, hypervolume, search
     from moofusion.problems import Constraint, MergeProblem, get_problem, list_problems
     from moofusion.tasks import (
@@ -34,7 +43,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "moofusion.algorithms": ("RandomSearch", "RewardedSoup", "SimplexGrid", "get_algorithm"),
+    "moofusion.algorithms": (
+        "PWEMoE",
+        "ParetoRouter",
+        "RandomSearch",
+        "RewardedSoup",
+        "Scalarization",
+        "ScaledSoup",
+        "SimplexGrid",
+        "get_algorithm",
+    ),
     "moofusion.comparison": ("Front", "SearchResult", "Study", "hypervolume", "search"),
     "moofusion.problems": ("Constraint", "MergeProblem", "get_problem", "list_problems"),
     "moofusion.tasks": (
@@ -56,9 +74,13 @@ __all__ = [
     "ImageClassification",
     "MergeProblem",
     "ModelPool",
+    "PWEMoE",
     "ParameterLayout",
+    "ParetoRouter",
     "RandomSearch",
     "RewardedSoup",
+    "Scalarization",
+    "ScaledSoup",
     "SearchResult",
     "SimplexGrid",
     "Study",

@@ -117,8 +117,11 @@ def test_defaults_in_the_table_are_the_real_ones():
 # ------------------------------------------------------------------ code
 
 
-@pytest.mark.parametrize("name", ["how-it-works.md", "own-metric.md", "merge-methods.md"])
-def test_the_code_of_a_page_runs(name, capsys):
+@pytest.mark.parametrize(
+    "name", ["how-it-works.md", "own-metric.md", "merge-methods.md", "pwemoe.md"]
+)
+def test_the_code_of_a_page_runs(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     space = {}
     for code in blocks(page(name), "python"):
         exec(code, space)
@@ -128,6 +131,9 @@ def test_the_code_of_a_page_runs(name, capsys):
         assert result.front.tasks == ("animals", "robust")
         assert 0 < result.front.values("test")[:, 1].max() <= 1
         assert (result.front.search[:, 1] < result.front.search[:, 0]).all()
+    if name == "pwemoe.md":
+        assert (tmp_path / "router.safetensors").stat().st_size < 20_000
+        assert (tmp_path / "merged" / "config.json").exists()
 
 
 def test_the_overrides_of_the_problem_file_page_run(capsys):

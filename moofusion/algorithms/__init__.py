@@ -2,21 +2,30 @@
 
 from moofusion.algorithms.preferences import parse_preference, preference_grid, simplex_lattice
 from moofusion.algorithms.proposal import ListedProposals, ProposalAlgorithm
+from moofusion.algorithms.pwemoe import ParetoRouter, PWEMoE, RouterTraining
 from moofusion.algorithms.random_search import RandomSearch
 from moofusion.algorithms.registry import ALGORITHMS, AlgorithmEntry, get_algorithm
 from moofusion.algorithms.sampling import CoefficientSampling
-from moofusion.algorithms.soups import RewardedSoup, SimplexGrid
+from moofusion.algorithms.scalarization import Scalarization
+from moofusion.algorithms.scalarize import get_scalarizer
+from moofusion.algorithms.soups import RewardedSoup, ScaledSoup, SimplexGrid
 
 __all__ = [
     "ALGORITHMS",
     "AlgorithmEntry",
     "CoefficientSampling",
     "ListedProposals",
+    "PWEMoE",
+    "ParetoRouter",
     "ProposalAlgorithm",
     "RandomSearch",
     "RewardedSoup",
+    "RouterTraining",
+    "Scalarization",
+    "ScaledSoup",
     "SimplexGrid",
     "get_algorithm",
+    "get_scalarizer",
     "parse_preference",
     "preference_grid",
     "simplex_lattice",

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from moofusion.errors import ConfigurationError, UnknownNameError
 
-__all__ = ["parse_preference", "partitions_within", "preference_grid", "simplex_lattice"]
+__all__ = [
+    "default_points",
+    "parse_preference",
+    "partitions_within",
+    "preference_grid",
+    "simplex_lattice",
+]
 
 Array = NDArray[np.float64]
 
@@ -54,6 +60,11 @@ def partitions_within(n_parts: int, n_points: int) -> int:
     return partitions
 
 
+def default_points(n_tasks: int) -> int:
+    """Usual size of a preference grid: 11 points for two tasks, 66 for three and more."""
+    return {1: 1, 2: 11}.get(n_tasks, 66)
+
+
 def preference_grid(n_tasks: int, n_points: int, *, rng: np.random.Generator) -> Array:
     """Preferences that cover the simplex with at most `n_points` points.
 
@@ -80,7 +91,7 @@ def preference_grid(n_tasks: int, n_points: int, *, rng: np.random.Generator) ->
 
 
 def parse_preference(
-    preference: str | Mapping[str, float] | Sequence[float], names: Sequence[str]
+    preference: str | Mapping[str, float] | Sequence[float] | Array, names: Sequence[str]
 ) -> Array:
     """Weights of the objectives from user input, scaled to sum one.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from pymoo.core.algorithm import Algorithm
 
+from moofusion.algorithms.entries import GRADIENT_ENTRIES
 from moofusion.algorithms.entry import AlgorithmEntry
 from moofusion.algorithms.evolution import EVOLUTION, start_sampling
 from moofusion.algorithms.random_search import RandomSearch
@@ -97,4 +98,4 @@ _PROPOSALS = {
 }
 
 #: Every algorithm by name; tables and listings keep this order.
-ALGORITHMS: dict[str, AlgorithmEntry] = {**EVOLUTION, **_PROPOSALS}
+ALGORITHMS: dict[str, AlgorithmEntry] = {**EVOLUTION, **_PROPOSALS, **GRADIENT_ENTRIES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from moofusion.algorithms.preferences import partitions_within, preference_grid,
 from moofusion.algorithms.proposal import ListedProposals
 from moofusion.errors import ConfigurationError
 
-__all__ = ["RewardedSoup", "SimplexGrid", "expert_columns", "owners"]
+__all__ = ["RewardedSoup", "ScaledSoup", "SimplexGrid", "owners"]
 
 Array = NDArray[np.float64]
 
@@ -106,50 +107,86 @@ class RewardedSoup(ListedProposals):
         self.scale = scale
 
     def _proposals(self, problem: Any) -> Array:
+        shares = self._shares(problem)
+        r = self._preferences(problem, self.n_points or self.budget or _DEFAULT_POINTS)
+        return _distinct(problem.space.uniform(self.scale * r @ shares))
+
+    def _shares(self, problem: Any) -> Array:
+        """Which expert belongs to which objective, shape ``(M, K)``, ones and zeros."""
         experts, tasks = problem.space.experts, problem.tasks
-        columns = expert_columns(problem, type(self).__name__)
+        found = owners(problem)
+        for task, owner in zip(tasks, found, strict=True):
+            if owner is None:
+                raise ConfigurationError(
+                    f"{type(self).__name__} gives every objective to its expert, but task "
+                    f"{task.name!r} has none among {list(experts)}"
+                )
+        return np.array([[float(owner == expert) for expert in experts] for owner in found])
+
+    def _preferences(self, problem: Any, points: int) -> Array:
+        """The preferences given, or a shuffled grid of at most `points`, shape ``(N, M)``."""
+        tasks = problem.tasks
         assert self.random_state is not None
         if self.preferences is None:
-            points = self.n_points or self.budget or _DEFAULT_POINTS
-            r = self.random_state.permutation(
-                preference_grid(len(tasks), points, rng=self.random_state)
-            )
-        else:
-            r = np.atleast_2d(np.asarray(self.preferences, float))
-            usable = r.shape[1] == len(tasks) and np.isfinite(r).all() and (r >= 0).all()
-            if not usable or (r.sum(axis=1) == 0).any():
-                raise ConfigurationError(
-                    f"preferences: expected rows of {len(tasks)} non-negative numbers, not all "
-                    f"zero, got an array of shape {r.shape}"
+            return np.asarray(
+                self.random_state.permutation(
+                    preference_grid(len(tasks), points, rng=self.random_state)
                 )
-            r = r / r.sum(axis=1, keepdims=True)
-        L = np.zeros((len(r), len(experts)))
-        for j, column in enumerate(columns):
-            L[:, column] += self.scale * r[:, j]
-        return _distinct(problem.space.uniform(L))
+            )
+        r = np.atleast_2d(np.asarray(self.preferences, float))
+        usable = r.shape[1] == len(tasks) and np.isfinite(r).all() and (r >= 0).all()
+        if not usable or (r.sum(axis=1) == 0).any():
+            raise ConfigurationError(
+                f"preferences: expected rows of {len(tasks)} non-negative numbers, not all "
+                f"zero, got an array of shape {r.shape}"
+            )
+        return np.asarray(r / r.sum(axis=1, keepdims=True))
+
+
+class ScaledSoup(RewardedSoup):
+    """Rewarded soups of several scales, ``L = c * r``: a control for learned coefficients.
+
+    What a method gains over it does not come from the length of the task vectors alone. Its budget
+    is spent evenly on the scales; the front over all of them is at least as good as that of the
+    best single c.
+
+    Args:
+        scales: Sums c of the coefficients.
+        preferences: As for :class:`RewardedSoup`.
+        n_points: Points in all; by default the budget of evaluations, else 100.
+        batch_size: Candidates per iteration.
+        **kwargs: Passed to :class:`pymoo.core.algorithm.Algorithm`.
+
+    Example:
+        >>> import moofusion
+        >>> from pymoo.optimize import minimize
+        >>> problem = moofusion.get_problem("vision4", tasks=["animals", "objects"])
+        >>> result = minimize(problem, ScaledSoup(scales=(0.5, 1.0), n_points=4), seed=1)
+        >>> result.algorithm.evaluator.n_eval
+        4
+    """
+
+    def __init__(
+        self, *, scales: Sequence[float] = (0.6, 0.8, 1.0, 1.2, 1.5), **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if not len(scales) or not all(np.isfinite(c) and c > 0 for c in scales):
+            raise ConfigurationError(f"scales must be positive numbers, got {scales}")
+        self.scales = tuple(float(c) for c in scales)
+
+    def _proposals(self, problem: Any) -> Array:
+        shares = self._shares(problem)
+        points = self.n_points or self.budget or _DEFAULT_POINTS
+        r = self._preferences(problem, max(points // len(self.scales), 1))
+        L = np.concatenate([c * r @ shares for c in self.scales])
+        assert self.random_state is not None
+        return _distinct(problem.space.uniform(self.random_state.permutation(L)))
 
 
 def owners(problem: Any) -> list[str | None]:
     """For each objective the expert that was trained for it: its head's, or its namesake's."""
     wanted = [task.head or task.name for task in problem.tasks]
     return [name if name in problem.space.experts else None for name in wanted]
-
-
-def expert_columns(problem: Any, algorithm: str) -> list[int]:
-    """For each objective the index of its expert.
-
-    Raises:
-        ConfigurationError: An objective has no expert of its own.
-    """
-    experts = list(problem.space.experts)
-    found = owners(problem)
-    for task, owner in zip(problem.tasks, found, strict=True):
-        if owner is None:
-            raise ConfigurationError(
-                f"{algorithm} gives every objective to its expert, but task {task.name!r} "
-                f"has none among {experts}"
-            )
-    return [experts.index(owner) for owner in found if owner is not None]
 
 
 def _distinct(X: Array) -> Array:

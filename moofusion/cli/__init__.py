@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from moofusion.cli import catalogue, search, study
+from moofusion.cli import baselines, catalogue, search, study
 from moofusion.cli.display import err, escape, screen, show_warning
 from moofusion.errors import MoofusionError
 
@@ -33,6 +33,10 @@ app.command()(catalogue.describe)
 _zoo = typer.Typer(help="Build the offline models and data.", no_args_is_help=True)
 _zoo.command("build")(catalogue.zoo_build)
 app.add_typer(_zoo, name="zoo")
+
+_baselines = typer.Typer(help="Train what merging is compared with.", no_args_is_help=True)
+_baselines.command("train")(baselines.train)
+app.add_typer(_baselines, name="baselines")
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -29,6 +29,7 @@ __all__ = [
     "search_progress",
     "show_warning",
     "study_progress",
+    "training_progress",
 ]
 
 screen = Console()
@@ -57,6 +58,19 @@ def study_progress() -> Iterator[Callable[[int, int], None]]:
     with _bars() as bars:
         task = bars.add_task("evaluating", total=None, note="")
         yield lambda done, total: bars.update(task, completed=done, total=total or None)
+
+
+@contextmanager
+def training_progress(tasks: Sequence[str]) -> Iterator[Callable[[int, int, Any], None]]:
+    """Bar of a training: steps, the losses of the tasks and time left."""
+    with _bars() as bars:
+        bar = bars.add_task("training", total=None, note="")
+
+        def report(done: int, total: int, losses: Any) -> None:
+            note = " ".join(f"{task} {loss:.3f}" for task, loss in zip(tasks, losses, strict=True))
+            bars.update(bar, completed=done, total=total, note=note)
+
+        yield report
 
 
 def _bars() -> Progress:

@@ -1,5 +1,7 @@
 """How searches are run, measured and judged."""
 
+from moofusion.comparison.adherence import Adherence, adherence, measure_adherence
+from moofusion.comparison.checkpoints import checkpoint_points
 from moofusion.comparison.decision import choose, meeting
 from moofusion.comparison.front import Front, PointSet
 from moofusion.comparison.log import EvaluationLog
@@ -16,6 +18,7 @@ from moofusion.comparison.thinning import thin
 
 __all__ = [
     "REFERENCE",
+    "Adherence",
     "EvaluationLog",
     "Front",
     "PointSet",
@@ -23,9 +26,12 @@ __all__ = [
     "Store",
     "Study",
     "StudyData",
+    "adherence",
+    "checkpoint_points",
     "choose",
     "hypervolume",
     "meeting",
+    "measure_adherence",
     "nondominated",
     "plot_front",
     "pooled_result",

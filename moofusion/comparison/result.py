@@ -19,12 +19,12 @@ from moofusion.comparison.run_folder import (
     read_settings,
     write_references,
 )
-from moofusion.errors import ConfigurationError, RunError, UnknownNameError
+from moofusion.errors import ConfigurationError, RunError
 from moofusion.problems import MergeProblem, ProblemSpec
+from moofusion.problems.export import export_merge
 
 if TYPE_CHECKING:
     from moofusion.weights.export import Exported
-    from moofusion.weights.layout import ParameterLayout, Partition
 
 __all__ = ["SearchResult"]
 
@@ -134,9 +134,11 @@ class SearchResult:
             )
             for split in self.splits
         }
-        return _export(
+        x = self.front.X[index]
+        return export_merge(
             problem,
-            self.front.X[index],
+            problem.space.coefficients(x[None])[0],
+            x=x,
             task=head,
             metrics=metrics,
             chosen=f"{how} (point {index + 1} of {len(self.front)})",
@@ -232,88 +234,3 @@ class SearchResult:
         front = Front.from_csv(folder / "front.csv", references)
         evaluated = read_evaluated(folder / "evaluations.csv", references)
         return cls(front, references, evaluated, settings, seconds, None, folder)
-
-
-def _export(
-    problem: MergeProblem,
-    x: Array,
-    *,
-    task: str,
-    metrics: Mapping[str, Mapping[str, float]],
-    chosen: str,
-    settings: Mapping[str, Any],
-    to: Path,
-    dtype: str,
-    force: bool,
-) -> Exported:
-    """Merge once more and write the checkpoint with its card and recipe."""
-    from moofusion.weights.card import model_card
-    from moofusion.weights.export import export_checkpoint
-
-    if task not in problem.task_names:
-        raise UnknownNameError("task", task, problem.task_names)
-    evaluator, space = problem.evaluator, problem.space
-    L = space.coefficients(x[None])[0]
-    owner = evaluator.module(problem.tasks[problem.task_names.index(task)])
-    modules = evaluator.pool.model.modules
-    head = next(name for name, module in modules.items() if module is owner)
-    heads = [n for n, m in modules.items() if n != "base" and evaluator.pool.model.head_names(m)]
-    sources = _sources(problem)
-    card = model_card(
-        base=sources["base"],
-        experts={name: sources[name] for name in space.experts},
-        method=evaluator.method.sentence,
-        groups=space.partition.names,
-        coefficients=L,
-        metrics=metrics,
-        metric_names={t.name: t.objective.name for t in problem.tasks},
-        chosen=chosen,
-        head=task,
-        other_heads=[name for name in heads if name != head],
-        model_class=type(owner).__name__,
-        pretrained=hasattr(owner, "save_pretrained"),
-        dtype=dtype,
-        settings=settings,
-    )
-    recipe = {
-        **evaluator.method.table,
-        "sources": sources,
-        "space": repr(space),
-        "groups": list(space.partition.names),
-        "members": _members(evaluator.pool.layout, space.partition),
-        "experts": list(space.experts),
-        "coefficients": L.tolist(),
-        "static": space.static.tolist() if space.partition.has_static else None,
-        "decision_vector": x.tolist(),
-        "metrics": metrics,
-        "chosen": chosen,
-        "head": task,
-        "settings": {k: v for k, v in settings.items() if k not in ("spec", "result")},
-    }
-    return export_checkpoint(
-        evaluator.pool,
-        evaluator.weights(L),
-        to=to,
-        head=head,
-        card=card,
-        recipe=recipe,
-        dtype=dtype,
-        force=force,
-    )
-
-
-def _members(layout: ParameterLayout, partition: Partition) -> dict[str, list[str]]:
-    """Tensors of each group; what is in none keeps the static coefficients."""
-    members: dict[str, list[str]] = {name: [] for name in partition.names}
-    for entry, group in zip(layout.entries, partition.groups, strict=True):
-        if group >= 0:
-            members[partition.names[group]].append(entry.name)
-    return members
-
-
-def _sources(problem: MergeProblem) -> dict[str, str]:
-    """Where the models came from, as the user wrote it where that is known."""
-    if problem.spec is not None:
-        return {"base": problem.spec.pool.base, **problem.spec.pool.experts}
-    folders = problem.evaluator.pool.folders
-    return {name: str(folder or "a module in memory") for name, folder in folders.items()}

@@ -76,14 +76,17 @@ class LinearMerge:
             self._restore_experts(np.vstack([coefficients, self.static]), out)
         return out
 
-    def gradient(self, flat_gradient: Tensor) -> NDArray[np.float64]:
+    def gradient(
+        self, flat_gradient: Tensor, *, groups: Partition | None = None
+    ) -> NDArray[np.float64]:
         """Gradient of the loss with respect to the coefficients.
 
         Args:
             flat_gradient: dLoss/dtheta, shape ``(D,)``.
+            groups: What :meth:`Partition.only` left of the partition, where not all is wanted.
 
         Returns:
-            dLoss/dL, shape ``(G, K)``.
+            dLoss/dL, shape ``(G, K)``; zero in the groups that were not wanted.
         """
         deltas = self.vectors.deltas
         result = torch.zeros(
@@ -92,7 +95,7 @@ class LinearMerge:
             dtype=flat_gradient.dtype,
             device=flat_gradient.device,
         )
-        for start, stop, group in self.partition.segments:
+        for start, stop, group in (groups or self.partition).segments:
             if group == STATIC:
                 continue
             if deltas.dtype == flat_gradient.dtype:

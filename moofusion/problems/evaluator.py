@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -103,6 +104,10 @@ class Evaluator:
         modules = self.pool.model.modules
         return modules[task.head or (task.name if task.name in modules else "base")]
 
+    def exclusive(self) -> AbstractContextManager[object]:
+        """Keep other threads from the flat weights within a ``with`` block."""
+        return self._lock
+
     def measure(self, L: Array, split: str) -> list[Evaluation]:
         """Evaluate coefficients one candidate after the other.
 
@@ -133,6 +138,7 @@ class Evaluator:
         *,
         split: str = "train",
         indices: Sequence[NDArray[np.int64] | None] | None = None,
+        groups: NDArray[np.bool_] | None = None,
         chunk: int = 500,
     ) -> tuple[Array, Array]:
         """Mean losses of tasks and their gradients with respect to the coefficients.
@@ -146,6 +152,8 @@ class Evaluator:
             tasks: M of the tasks.
             split: Split the samples come from.
             indices: For each task the samples of that split; None for all.
+            groups: Which groups are differentiated, shape ``(G,)``; the gradient of the others is
+                given as zero, and their weights take none. None for all.
             chunk: Samples per pass; bounds the memory.
 
         Returns:
@@ -166,13 +174,15 @@ class Evaluator:
             _samples(t, split, i)
             for t, i in zip(tasks, [None] * len(tasks) if indices is None else indices, strict=True)
         ]
-        model = self.pool.model
+        model, wanted = self.pool.model, self.space.partition
+        if groups is not None and not np.all(groups):
+            wanted = wanted.only(groups)
         losses, gradients = np.zeros(len(tasks)), []
         with self._lock:
             started = time.perf_counter()
             merge(L, out=model.weights)
             for j, (task, rows) in enumerate(zip(tasks, chosen, strict=True)):
-                flat = model.gradient_buffer(self.space.partition)
+                flat = model.gradient_buffer(wanted)
                 try:
                     for start in range(0, len(rows), chunk):
                         part = rows[start : start + chunk]
@@ -182,7 +192,7 @@ class Evaluator:
                         losses[j] += float(loss.detach())
                 finally:
                     model.release_gradients()
-                gradients.append(merge.gradient(flat))
+                gradients.append(merge.gradient(flat, groups=wanted))
             self.counter.merges += 1
             self.counter.backward += sum(map(len, chosen))
             self.counter.seconds += time.perf_counter() - started
@@ -209,7 +219,7 @@ class Evaluator:
     def fingerprint(self, split: str) -> str:
         """Hash of weights, heads, space and data: equal fingerprints, equal metrics for equal x."""
         space = self.space
-        digest = xxhash.xxh3_128(self._weights_fingerprint.encode())
+        digest = xxhash.xxh3_128(self.weights_fingerprint.encode())
         digest.update(repr((space, space.partition.segments, space.experts)).encode())
         if self.method != Linear():
             digest.update(repr(self.method).encode())
@@ -228,7 +238,8 @@ class Evaluator:
         return digest.hexdigest()
 
     @cached_property
-    def _weights_fingerprint(self) -> str:
+    def weights_fingerprint(self) -> str:
+        """Hash of base and task vectors, whatever the space and the tasks are."""
         return self.pool.vectors.fingerprint()
 
     def _bind(self, method: MergeMethod, partition: Partition) -> Merge:

@@ -283,6 +283,7 @@ class MergeProblem(Problem):
         *,
         split: str = "train",
         indices: Sequence[NDArray[np.int64] | None] | None = None,
+        groups: NDArray[np.bool_] | None = None,
     ) -> tuple[Array, Array]:
         """Mean losses of tasks and their gradients with respect to the decision vector.
 
@@ -294,6 +295,8 @@ class MergeProblem(Problem):
             tasks: Names or indices of M tasks; None for all.
             split: Split the samples come from.
             indices: For each of the tasks the samples of that split; None for all.
+            groups: Which groups are differentiated, shape ``(G,)``; the others count as fixed,
+                which makes the backward pass cheaper. None for all.
 
         Returns:
             The losses ``(M,)``, and the gradients ``(M, n_var)``.
@@ -306,7 +309,11 @@ class MergeProblem(Problem):
         chosen = [self._task(task) for task in (range(self.n_obj) if tasks is None else tasks)]
         started = time.perf_counter()
         losses, dL = self.evaluator.losses_and_grads(
-            self.space.coefficients(x[None])[0], chosen, split=split, indices=indices
+            self.space.coefficients(x[None])[0],
+            chosen,
+            split=split,
+            indices=indices,
+            groups=groups,
         )
         rows = [None] * len(chosen) if indices is None else indices
         samples = sum(

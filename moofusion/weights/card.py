@@ -30,6 +30,7 @@ def model_card(
     pretrained: bool,
     dtype: str,
     settings: Mapping[str, Any],
+    found: str | None = None,
 ) -> str:
     """Markdown with the front matter that model hubs read.
 
@@ -48,7 +49,12 @@ def model_card(
         pretrained: Whether it is a class of transformers.
         dtype: Precision in which the weights are stored.
         settings: What was run.
+        found: How the coefficients were found, instead of the line made from `settings`.
     """
+    found = found or (
+        f"found by `{settings['algorithm']}` on problem `{settings['problem']}`, "
+        f"{settings['evaluations']} evaluations, seed {settings['seed']}"
+    )
     names = list(experts)
     parents = [source for source in [base, *experts.values()] if _is_hub_id(source)]
     lines = ["---", "library_name: transformers", "tags: [merge, moofusion]"]
@@ -64,8 +70,7 @@ def model_card(
         f"- base: `{base}`",
         *(f"- expert {name}: `{source}`" for name, source in experts.items()),
         f"- {chosen}",
-        f"- found by `{settings['algorithm']}` on problem `{settings['problem']}`, "
-        f"{settings['evaluations']} evaluations, seed {settings['seed']}",
+        f"- {found}",
         f"- problem fingerprint `{settings['fingerprint']}`",
         "",
         "## Measured",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
@@ -96,6 +96,18 @@ class Partition:
     def has_static(self) -> bool:
         """Whether a part of the model keeps fixed coefficients."""
         return STATIC in self.groups
+
+    def only(self, keep: NDArray[np.bool_]) -> Partition:
+        """The same groups, of which all but those in the mask ``(G,)`` count as static.
+
+        For passes that need a part of the groups; their numbers stay.
+        """
+        kept = {group for group in range(self.n_groups) if keep[group]}
+        return replace(
+            self,
+            segments=tuple((a, b, g if g in kept else STATIC) for a, b, g in self.segments),
+            groups=tuple(g if g in kept else STATIC for g in self.groups),
+        )
 
 
 class ParameterLayout:

@@ -10,10 +10,17 @@ from pymoo.problems import get_problem as pymoo_problem
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from moofusion.algorithms import ALGORITHMS, RandomSearch, get_algorithm
+from moofusion.algorithms.entries import GRADIENT_ENTRIES
 from moofusion.errors import ConfigurationError, UnknownNameError
 from moofusion.problems import Constraint
 
-MERGE_ONLY = {"grid", "soup"}
+MERGE_ONLY = {"grid", "soup", *GRADIENT_ENTRIES}
+# A few steps on everything, in bounds that clip nothing here.
+BRIEF = {
+    "pwemoe": "pwemoe:steps=5,routed=all",
+    "constant": "constant:steps=5,routed=all",
+    "scalarization": "scalarization:steps=5",
+}
 EVOLUTIONARY = sorted(set(ALGORITHMS) - MERGE_ONLY - {"random"})
 needs_numba = pytest.mark.skipif(
     importlib.util.find_spec("numba") is None,
@@ -26,7 +33,8 @@ def _marked(names):
 
 
 def _run(name, problem, seed=1, budget=60):
-    return minimize(problem, get_algorithm(name, problem), ("n_eval", budget), seed=seed)
+    algorithm = get_algorithm(BRIEF.get(name, name), problem)
+    return minimize(problem, algorithm, ("n_eval", budget), seed=seed)
 
 
 @pytest.mark.parametrize("name", _marked(set(ALGORITHMS) - MERGE_ONLY))
@@ -165,6 +173,10 @@ def test_an_unknown_parameter(shared_problem):
         ("random:batch_size=x", "batch_size must be a whole number"),
         ("grid:n_points=few", "n_points must be a whole number"),
         ("grid:total=much", "total must be a number, got 'much'"),
+        ("pwemoe:steps=0", "steps must be a whole number of at least 1"),
+        ("pwemoe:hidden_layers=9", "hidden_layers must be 0 to 3, got 9"),
+        ("pwemoe:scalarization=sum", "unknown scalarization 'sum'"),
+        ("scalarization:lr=fast", "lr must be a number"),
         ("grid:total=-1", "total must be positive, got -1"),
         ("soup:scale=inf", "scale must be a number, got inf"),
         ("nsga2:sampling=sobol", "unknown sampling 'sobol'. Known: box, coefficients"),

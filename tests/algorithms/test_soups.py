@@ -6,7 +6,7 @@ import tiny
 from pymoo.optimize import minimize
 from pymoo.problems import get_problem as pymoo_problem
 
-from moofusion.algorithms import RewardedSoup, SimplexGrid, preference_grid
+from moofusion.algorithms import RewardedSoup, ScaledSoup, SimplexGrid, preference_grid
 from moofusion.errors import ConfigurationError
 from moofusion.problems import MergeProblem
 from moofusion.tasks import FunctionTask
@@ -180,3 +180,34 @@ def test_scales_must_be_positive(value):
         RewardedSoup(scale=value)
     with pytest.raises(ConfigurationError, match="total must be positive"):
         SimplexGrid(total=value)
+
+
+# ------------------------------------------------------------------ scaled soups
+
+
+def test_scaled_soups_spend_their_budget_evenly_on_the_scales():
+    problem = tiny.net_problem(("a", "b"), space={"kind": "task-wise", "upper": 2.0})
+    algorithm = minimize(
+        problem, ScaledSoup(scales=(0.5, 1.0, 1.5)), ("n_eval", 12), seed=1
+    ).algorithm
+    assert algorithm.evaluator.n_eval == 12
+    L = np.round(algorithm._list, 9)
+    assert sorted(L.sum(axis=1)) == pytest.approx([0.5] * 4 + [1.0] * 4 + [1.5] * 4)
+    for scale in (0.5, 1.0, 1.5):
+        rows = L[np.isclose(L.sum(axis=1), scale)]
+        assert sorted(rows[:, 0] / scale) == pytest.approx([0, 1 / 3, 2 / 3, 1])
+
+
+def test_a_scaled_soup_of_one_scale_is_a_rewarded_soup():
+    problem = tiny.net_problem(("a", "b"))
+    both = [
+        minimize(problem, algorithm, ("n_eval", 9), seed=4).algorithm._list
+        for algorithm in (ScaledSoup(scales=(0.8,)), RewardedSoup(scale=0.8))
+    ]
+    assert np.sort(both[0], axis=0) == pytest.approx(np.sort(both[1], axis=0))
+
+
+@pytest.mark.parametrize("scales", [(), (0.0,), (1.0, -1.0), (float("nan"),)])
+def test_scales_that_make_no_sense(scales):
+    with pytest.raises(ConfigurationError, match="scales must be positive numbers"):
+        ScaledSoup(scales=scales)

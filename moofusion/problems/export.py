@@ -1,0 +1,126 @@
+"""Any merge of a problem as an ordinary checkpoint, with its card and recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moofusion.errors import UnknownNameError
+from moofusion.problems.merge_problem import MergeProblem
+
+if TYPE_CHECKING:
+    from moofusion.weights.export import Exported
+    from moofusion.weights.layout import ParameterLayout, Partition
+
+__all__ = ["export_merge", "merge_sources"]
+
+Array = NDArray[np.float64]
+
+
+def export_merge(
+    problem: MergeProblem,
+    L: Array,
+    *,
+    x: Array | None = None,
+    task: str,
+    metrics: Mapping[str, Mapping[str, float]],
+    chosen: str,
+    settings: Mapping[str, Any],
+    to: Path,
+    dtype: str,
+    force: bool,
+    found: str | None = None,
+) -> Exported:
+    """Merge once more and write the checkpoint with its card and recipe.
+
+    Args:
+        problem: The problem whose models are merged.
+        L: Coefficients, shape ``(G, K)``.
+        x: Their decision vector, where they have one.
+        task: Task whose head the checkpoint carries.
+        metrics: For each split the measured metric of every task.
+        chosen: How this model was chosen, in words.
+        settings: What was run.
+        to: Folder to write.
+        dtype: Precision of the weights.
+        force: Replace an existing folder.
+        found: How the coefficients were found, in words; by default from `settings`.
+
+    Raises:
+        UnknownNameError: There is no task of that name.
+        RunError: `to` exists, or cannot be written.
+    """
+    from moofusion.weights.card import model_card
+    from moofusion.weights.export import export_checkpoint
+
+    if task not in problem.task_names:
+        raise UnknownNameError("task", task, problem.task_names)
+    evaluator, space = problem.evaluator, problem.space
+    owner = evaluator.module(problem.tasks[problem.task_names.index(task)])
+    modules = evaluator.pool.model.modules
+    head = next(name for name, module in modules.items() if module is owner)
+    heads = [n for n, m in modules.items() if n != "base" and evaluator.pool.model.head_names(m)]
+    sources = merge_sources(problem)
+    card = model_card(
+        base=sources["base"],
+        experts={name: sources[name] for name in space.experts},
+        method=evaluator.method.sentence,
+        groups=space.partition.names,
+        coefficients=L,
+        metrics=metrics,
+        metric_names={t.name: t.objective.name for t in problem.tasks},
+        chosen=chosen,
+        head=task,
+        other_heads=[name for name in heads if name != head],
+        model_class=type(owner).__name__,
+        pretrained=hasattr(owner, "save_pretrained"),
+        dtype=dtype,
+        settings=settings,
+        found=found,
+    )
+    recipe = {
+        **evaluator.method.table,
+        "sources": sources,
+        "space": repr(space),
+        "groups": list(space.partition.names),
+        "members": _members(evaluator.pool.layout, space.partition),
+        "experts": list(space.experts),
+        "coefficients": L.tolist(),
+        "static": space.static.tolist() if space.partition.has_static else None,
+        "decision_vector": None if x is None else x.tolist(),
+        "metrics": metrics,
+        "chosen": chosen,
+        "head": task,
+        "settings": {k: v for k, v in settings.items() if k not in ("spec", "result")},
+    }
+    return export_checkpoint(
+        evaluator.pool,
+        evaluator.weights(L),
+        to=to,
+        head=head,
+        card=card,
+        recipe=recipe,
+        dtype=dtype,
+        force=force,
+    )
+
+
+def _members(layout: ParameterLayout, partition: Partition) -> dict[str, list[str]]:
+    """Tensors of each group; what is in none keeps the static coefficients."""
+    members: dict[str, list[str]] = {name: [] for name in partition.names}
+    for entry, group in zip(layout.entries, partition.groups, strict=True):
+        if group >= 0:
+            members[partition.names[group]].append(entry.name)
+    return members
+
+
+def merge_sources(problem: MergeProblem) -> dict[str, str]:
+    """Where the models came from, as the user wrote it where that is known."""
+    if problem.spec is not None:
+        return {"base": problem.spec.pool.base, **problem.spec.pool.experts}
+    folders = problem.evaluator.pool.folders
+    return {name: str(folder or "a module in memory") for name, folder in folders.items()}
