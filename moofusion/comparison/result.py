@@ -250,6 +250,8 @@ def _export(
         raise UnknownNameError("task", task, problem.task_names)
     evaluator, space = problem.evaluator, problem.space
     L = space.coefficients(x[None])[0]
+    parameters = space.parameters(x[None])[0]
+    method = evaluator.method.at(parameters)
     owner = evaluator.module(problem.tasks[problem.task_names.index(task)])
     modules = evaluator.pool.model.modules
     head = next(name for name, module in modules.items() if module is owner)
@@ -258,7 +260,7 @@ def _export(
     card = model_card(
         base=sources["base"],
         experts={name: sources[name] for name in space.experts},
-        method=evaluator.method.sentence,
+        method=method.sentence,
         groups=space.partition.names,
         coefficients=L,
         metrics=metrics,
@@ -272,7 +274,7 @@ def _export(
         settings=settings,
     )
     recipe = {
-        **evaluator.method.table,
+        **method.table,
         "sources": sources,
         "space": repr(space),
         "groups": list(space.partition.names),
@@ -288,7 +290,7 @@ def _export(
     }
     return export_checkpoint(
         evaluator.pool,
-        evaluator.weights(L),
+        evaluator.weights(L, parameters=parameters),
         to=to,
         head=head,
         card=card,
