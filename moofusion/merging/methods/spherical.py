@@ -119,19 +119,24 @@ def spherical_mean(gram: Array, weights: Array) -> Array:
     Returns:
         Factors ``(K,)`` such that ``sum_k factors[k] v_k`` is the mean: its direction by gradient
         descent on the sphere (steps of length 1, which is exact for two vectors), its norm the
-        weighted mean of the norms. Where a vector is 0, the weights themselves.
+        weighted mean of the norms. Where a vector is 0 or all cancel, the weights themselves.
     """
     norms = np.sqrt(np.diag(gram))
     if norms.min() == 0:
         return weights
     cosines = np.clip(gram / np.outer(norms, norms), -1, 1)
     np.fill_diagonal(cosines, 1)
-    at = weights / np.sqrt(weights @ cosines @ weights)
+    length = np.sqrt(max(weights @ cosines @ weights, 0.0))
+    if length < 1e-6:
+        return weights
+    at = weights / length
     for _ in range(_ROUNDS):
         to_each = np.clip(cosines @ at, -1, 1)
         angles = np.arccos(to_each)
-        pull = weights * angles / np.maximum(np.sin(angles), 1e-300)
-        pull[angles == 0] = weights[angles == 0]
+        # Towards a point: angle / sin(angle), which is 1 where it has been reached; which way the
+        # opposite point lies is undefined, so it does not pull.
+        ratio = np.divide(angles, np.sin(angles), out=np.ones_like(angles), where=angles > 1e-12)
+        pull = np.where(np.pi - angles < 1e-6, 0.0, weights * ratio)
         step = pull - (pull @ to_each) * at
         length = np.sqrt(max(step @ cosines @ step, 0.0))
         if length < 1e-12:
