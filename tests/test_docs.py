@@ -10,6 +10,7 @@ import typer
 
 import moofusion.cli
 from moofusion import SearchResult
+from moofusion.merging import METHODS, make_method
 from moofusion.problems import spec as specs
 from moofusion.problems.spec import read_spec
 
@@ -139,6 +140,23 @@ def test_the_code_of_a_page_runs(name, capsys, tmp_path, monkeypatch):
 def test_the_overrides_of_the_problem_file_page_run(capsys):
     exec(blocks(page("problem-files.md"), "python")[1], {})
     assert capsys.readouterr().out.strip() == "[0.8 0.8]"
+
+
+def test_every_merge_method_is_described_with_its_real_defaults():
+    text = page("merge-methods.md")
+    table = text[text.index("## The methods") :].split("\n\n")[1].splitlines()[2:]
+    rows = {row.split("|")[1].strip(" `"): row.split("|")[3].strip() for row in table}
+    assert list(rows) == list(METHODS)
+    for name, shown in rows.items():
+        values = make_method(name).table
+        del values["method"]
+        listed = ", ".join(f"`{k}` {str(v).lower()}" for k, v in values.items()) or "none"
+        assert shown.replace(" (1 / K)", "") == listed
+    searched = text[text.index("`search = [") :].split("\n\n")[0]
+    for method in METHODS.values():
+        for parameter in method.bounds:
+            assert f"`{parameter}`" in searched
+            assert f"`{method.name}`" in searched
 
 
 def test_the_code_on_run_folders_reads_a_run(tmp_path, monkeypatch, own_models):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from moofusion.cli import baselines, catalogue, search, study
+from moofusion.cli import baselines, catalogue, merge, search, study
 from moofusion.cli.display import err, escape, screen, show_warning
 from moofusion.errors import MoofusionError
 
@@ -23,6 +23,9 @@ app = typer.Typer(
 )
 app.command()(search.search)
 app.command()(search.export)
+app.command()(merge.merge)
+app.command()(merge.import_recipe)
+app.command()(merge.export_recipe)
 app.command()(study.compare)
 app.command()(study.status)
 app.command()(study.report)

@@ -17,7 +17,7 @@ from torch import Tensor
 from moofusion.weights.layout import STATIC, Partition
 from moofusion.weights.vectors import TaskVectors
 
-__all__ = ["LinearMerge"]
+__all__ = ["LinearMerge", "restore_experts"]
 
 # Deltas in half precision are widened piece by piece; a piece stays in the cache.
 _PIECE = 1 << 18
@@ -73,16 +73,23 @@ class LinearMerge:
                         part = slice(a, min(a + _PIECE, stop))
                         wide = deltas[:, part].to(base.dtype)
                         torch.addmv(base[part], wide.T, rows[group], out=out[part])
-            self._restore_experts(np.vstack([coefficients, self.static]), out)
+            restore_experts(
+                self.vectors, self.partition, np.vstack([coefficients, self.static]), out
+            )
         return out
 
     def gradient(
-        self, flat_gradient: Tensor, *, groups: Partition | None = None
+        self,
+        flat_gradient: Tensor,
+        coefficients: NDArray[np.float64] | None = None,
+        *,
+        groups: Partition | None = None,
     ) -> NDArray[np.float64]:
         """Gradient of the loss with respect to the coefficients.
 
         Args:
             flat_gradient: dLoss/dtheta, shape ``(D,)``.
+            coefficients: L at which it was taken; where the merge is linear it does not matter.
             groups: What :meth:`Partition.only` left of the partition, where not all is wanted.
 
         Returns:
@@ -106,10 +113,21 @@ class LinearMerge:
                     result[group] += deltas[:, part].to(flat_gradient.dtype) @ flat_gradient[part]
         return result.double().cpu().numpy()
 
-    def _restore_experts(self, rows: NDArray[np.float64], out: Tensor) -> None:
-        one_hot = (np.count_nonzero(rows, axis=1) == 1) & (rows.max(axis=1) == 1.0)
-        for start, stop, group in self.partition.segments:
-            if one_hot[group]:
-                positions, values = self.vectors.residue[int(rows[group].argmax())]
-                a, b = np.searchsorted(positions.cpu().numpy(), [start, stop])
-                out[positions[a:b].long()] = values[a:b]
+
+def restore_experts(
+    vectors: TaskVectors, partition: Partition, rows: NDArray[np.float64], out: Tensor
+) -> None:
+    """Make one-hot groups of `out` that expert bit for bit: undo the rounding of its task vector.
+
+    Args:
+        vectors: Base and task vectors.
+        partition: Groups of the flat buffer.
+        rows: Coefficients ``(G + 1, K)``, those of the static part last.
+        out: Merged weights ``(D,)``, changed in place.
+    """
+    one_hot = (np.count_nonzero(rows, axis=1) == 1) & (rows.max(axis=1) == 1.0)
+    for start, stop, group in partition.segments:
+        if one_hot[group]:
+            positions, values = vectors.residue[int(rows[group].argmax())]
+            a, b = np.searchsorted(positions.cpu().numpy(), [start, stop])
+            out[positions[a:b].long()] = values[a:b]

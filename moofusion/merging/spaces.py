@@ -101,6 +101,10 @@ class Space(ABC):
     def pullback(self, x: Array, dL: Array) -> Array:
         """Gradient ``(n_var,)`` at `x` from the gradient ``(G, K)`` of the coefficients."""
 
+    def parameters(self, X: Array) -> list[dict[str, float]]:
+        """Parameters of the merge method that each decision vector sets; here none."""
+        return [{} for _ in np.atleast_2d(X)]
+
     def uniform(self, L: Array) -> Array:
         """Decision vectors for task-wise coefficients ``(P, K)``, the same in every group."""
         rows = np.asarray(L, float)[:, None, :]

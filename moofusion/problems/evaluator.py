@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from moofusion.errors import ConfigurationError, UnknownNameError
 from moofusion.merging import Linear, LinearMerge, Merge, MergeMethod, Space
+from moofusion.problems.statistics import TrainStatistics
 from moofusion.tasks import Measurement, Task
 from moofusion.weights import LoadedPool
 from moofusion.weights.layout import Partition
@@ -25,6 +27,11 @@ from moofusion.weights.vectors import tensor_bytes
 __all__ = ["CostCounter", "Evaluation", "Evaluator"]
 
 Array = NDArray[np.float64]
+
+# Rewritten task vectors that are kept: this many bytes, but at least the problem's own method,
+# plain task arithmetic for the anchors, and one more.
+_BOUND_BYTES = 1 << 30
+_LEAST_BOUND = 3
 
 
 @dataclass
@@ -96,8 +103,15 @@ class Evaluator:
             if task.head is not None and task.head not in modules:
                 raise UnknownNameError(f"head of task {task.name!r}", task.head, modules)
             task.prepare(self.pool.model.device)
-        self._merge = self._bind(self.method, self.space.partition)
+        self._bound: OrderedDict[tuple[MergeMethod, str], Merge] = OrderedDict()
         self._lock = threading.RLock()
+        self._statistics = TrainStatistics(
+            self.pool,
+            self.tasks,
+            [self.module(task) for task in self.tasks],
+            self.counter,
+            self._lock,
+        )
 
     def module(self, task: Task) -> nn.Module:
         """Module that carries the head of `task`, on the shared weights."""
@@ -108,17 +122,24 @@ class Evaluator:
         """Keep other threads from the flat weights within a ``with`` block."""
         return self._lock
 
-    def measure(self, L: Array, split: str) -> list[Evaluation]:
+    def measure(
+        self, L: Array, split: str, *, parameters: Sequence[Mapping[str, float]] | None = None
+    ) -> list[Evaluation]:
         """Evaluate coefficients one candidate after the other.
 
         Args:
             L: Coefficients, shape ``(P, G, K)``.
             split: ``"search"`` or ``"test"``.
+            parameters: For each candidate the parameters of the method that differ from its own.
 
         Returns:
             P evaluations in order.
         """
-        return [self._measure(self._merge, row, split) for row in L]
+        changes = [{}] * len(L) if parameters is None else parameters
+        return [
+            self._measure(self.merge(change), row, split)
+            for row, change in zip(L, changes, strict=True)
+        ]
 
     def measure_uniform(
         self, L: Array, split: str, *, method: MergeMethod | None = None
@@ -163,7 +184,7 @@ class Evaluator:
             ConfigurationError: A task has no differentiable loss, no samples were given, or the
                 merge method has no gradient.
         """
-        merge = self._merge
+        merge = self.merge()
         if not isinstance(merge, LinearMerge):
             raise ConfigurationError(
                 f"merge method {self.method.name!r} is not linear in the coefficients and has no "
@@ -192,7 +213,7 @@ class Evaluator:
                         losses[j] += float(loss.detach())
                 finally:
                     model.release_gradients()
-                gradients.append(merge.gradient(flat, groups=wanted))
+                gradients.append(merge.gradient(flat, L, groups=wanted))
             self.counter.merges += 1
             self.counter.backward += sum(map(len, chosen))
             self.counter.seconds += time.perf_counter() - started
@@ -205,10 +226,10 @@ class Evaluator:
         losses, gradients = self.losses_and_grads(L, [task], **options)
         return float(losses[0]), gradients[0]
 
-    def weights(self, L: Array) -> Tensor:
+    def weights(self, L: Array, *, parameters: Mapping[str, float] | None = None) -> Tensor:
         """A copy of the merged flat weights ``(D,)`` for coefficients ``(G, K)``."""
         with self._lock:
-            return self._merge(L, out=self.pool.model.weights).clone()
+            return self.merge(parameters)(L, out=self.pool.model.weights).clone()
 
     def uniform_weights(self, row: Array, *, method: MergeMethod | None = None) -> Tensor:
         """The same for task-wise coefficients ``(K,)`` on all tensors, by task arithmetic."""
@@ -242,13 +263,30 @@ class Evaluator:
         """Hash of base and task vectors, whatever the space and the tasks are."""
         return self.pool.vectors.fingerprint()
 
-    def _bind(self, method: MergeMethod, partition: Partition) -> Merge:
-        return method.bind(self.pool.vectors, partition, static=self.space.static)
+    def merge(self, parameters: Mapping[str, float] | None = None) -> Merge:
+        """The merge of the space's groups, for other parameters of the method than its own."""
+        return self._bind(self.method.at(parameters or {}), self.space.partition)
 
     def _whole_model(self, method: MergeMethod | None) -> Merge:
-        if method == self.method and self.space.partition.segments == self._one_group.segments:
-            return self._merge
         return self._bind(method or Linear(), self._one_group)
+
+    def _bind(self, method: MergeMethod, partition: Partition) -> Merge:
+        """The method on these groups; those last used are kept, as far as memory allows."""
+        key = method, repr(partition.segments)
+        with self._lock:
+            if key not in self._bound:
+                self._bound[key] = method.bind(
+                    self.pool.vectors,
+                    partition,
+                    static=self.space.static,
+                    statistics=self._statistics,
+                )
+                own = self.pool.vectors.deltas
+                keep = max(_LEAST_BOUND, int(_BOUND_BYTES / (own.numel() * own.element_size())))
+                while len(self._bound) > keep:
+                    self._bound.popitem(last=False)
+            self._bound.move_to_end(key)
+            return self._bound[key]
 
     @cached_property
     def _one_group(self) -> Partition:

@@ -60,6 +60,8 @@ def export_merge(
     if task not in problem.task_names:
         raise UnknownNameError("task", task, problem.task_names)
     evaluator, space = problem.evaluator, problem.space
+    parameters = {} if x is None else space.parameters(x[None])[0]
+    method = evaluator.method.at(parameters)
     owner = evaluator.module(problem.tasks[problem.task_names.index(task)])
     modules = evaluator.pool.model.modules
     head = next(name for name, module in modules.items() if module is owner)
@@ -68,7 +70,7 @@ def export_merge(
     card = model_card(
         base=sources["base"],
         experts={name: sources[name] for name in space.experts},
-        method=evaluator.method.sentence,
+        method=method.sentence,
         groups=space.partition.names,
         coefficients=L,
         metrics=metrics,
@@ -83,7 +85,7 @@ def export_merge(
         found=found,
     )
     recipe = {
-        **evaluator.method.table,
+        **method.table,
         "sources": sources,
         "space": repr(space),
         "groups": list(space.partition.names),
@@ -99,7 +101,7 @@ def export_merge(
     }
     return export_checkpoint(
         evaluator.pool,
-        evaluator.weights(L),
+        evaluator.weights(L, parameters=parameters),
         to=to,
         head=head,
         card=card,

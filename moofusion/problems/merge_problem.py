@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pymoo.core.problem import Problem
 
 from moofusion.errors import ConfigurationError, EvaluationWarning, UnknownNameError
-from moofusion.merging import MergeMethod, Space, make_method, make_space
+from moofusion.merging import MergeMethod, Space, make_method, make_space, searched_space
 from moofusion.problems.constraints import Constraint
 from moofusion.problems.evaluator import CostCounter, Evaluation, Evaluator
 from moofusion.problems.handle import EvaluatorHandle
@@ -87,7 +87,10 @@ class MergeProblem(Problem):
         tasks: One objective each.
         space: Name of a space, a table ``{"kind": name, **options}``, or a function
             ``(layout, experts) -> Space``.
-        merge: Name of a merge method, a table ``{"method": name, **parameters}``, or a method.
+        merge: Name of a merge method, a table ``{"method": name, **parameters}``, or a method. In a
+            table ``"search"`` names parameters that become decision variables:
+            ``{"method": "ties", "search": ["density"]}``, or with bounds
+            ``{"method": "ties", "search": {"density": [0.1, 0.5]}}``.
         constraints: Conditions on measured metrics.
         split: Split that optimizers see.
         device: ``"auto"`` (GPU where there is one), ``"cpu"``, ``"cuda"``, ...
@@ -373,7 +376,9 @@ class MergeProblem(Problem):
         key = (split, x.tobytes())
         hit = key in self._cache
         if not hit:
-            evaluation = self.evaluator.measure(self.space.coefficients(x[None]), split)[0]
+            evaluation = self.evaluator.measure(
+                self.space.coefficients(x[None]), split, parameters=self.space.parameters(x[None])
+            )[0]
             if evaluation.failed:
                 warnings.warn(
                     f"{self.title}: a candidate gave NaN or infinite metrics on the {split} split "
@@ -499,14 +504,16 @@ def _open_evaluator(
     device: str,
 ) -> Evaluator:
     """Load the pool on the device and put the space on its layout."""
-    method = make_method(merge)
+    options = dict(merge) if isinstance(merge, Mapping) else {}
+    search = options.pop("search", ())
+    method = make_method(options or merge)
     loaded = pool.load(device=_device(device))
     if callable(space):
         built = space(loaded.layout, pool.names)
     else:
         options = {"kind": space} if isinstance(space, str) else dict(space)
         built = make_space(options.pop("kind", "task-wise"), loaded.layout, pool.names, **options)
-    return Evaluator(loaded, tuple(tasks), built, method=method)
+    return Evaluator(loaded, tuple(tasks), searched_space(built, method, search), method=method)
 
 
 def _device(name: str) -> torch.device:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from moofusion.errors import ConfigurationError, UnknownNameError
-from moofusion.merging import MergeMethod, make_method
+from moofusion.merging import check_search, make_method
 from moofusion.problems.constraints import Constraint
 from moofusion.problems.evaluator import Evaluator
 from moofusion.problems.merge_problem import MergeProblem, _open_evaluator
@@ -132,18 +132,25 @@ class MergeSpec(_Table):
     method: str = "linear"
     density: float | None = None
     scope: str | None = None
+    seed: int | None = None
+    elect: bool | None = None
+    epsilon: float | None = None
+    gamma: float | None = None
+    rank: float | None = None
+    of: str | None = None
+    samples: int | None = None
+    floor: float | None = None
+    alpha: float | None = None
+    search: list[str] | dict[str, tuple[float, float]] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        self.build()
-        return self
-
-    def build(self) -> MergeMethod:
-        """The method."""
         try:
-            return make_method(self.model_dump(exclude_none=True))
+            method = make_method(self.model_dump(exclude_none=True, exclude={"search"}))
+            check_search(method, self.search or ())
         except ConfigurationError as error:
             raise ValueError(str(error)) from error  # pydantic adds the key and the value
+        return self
 
 
 class ConstraintSpec(_Table):
@@ -192,7 +199,8 @@ class ProblemSpec(_Table):
         )
         tasks = [task.build(self) for task in self.tasks]
         space = self.space.model_dump(exclude_none=True)
-        return _open_evaluator(pool, tasks, space, self.merge.build(), self.device)
+        merge = self.merge.model_dump(exclude_none=True)
+        return _open_evaluator(pool, tasks, space, merge, self.device)
 
     def build(self, **kwargs: Any) -> MergeProblem:
         """The problem, its models loaded."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moofusion.errors import RunError, UnknownNameError
+from moofusion.errors import UnknownNameError
+from moofusion.weights.folders import copy_companions, new_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,18 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["Exported", "export_checkpoint"]
 
 _DTYPES = ("float32", "float16", "bfloat16")
-# What a checkpoint folder may hold beside its weights, for tokenizers and processors.
-_COMPANIONS = (
-    "tokenizer*",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template*",
-    "preprocessor_config.json",
-    "processor_config.json",
-)
 
 
 @dataclass(frozen=True)
@@ -86,55 +72,16 @@ def export_checkpoint(
     modules = pool.model.modules
     if head not in modules:
         raise UnknownNameError("head", head, modules)
-    if to.exists() and not force:
-        raise RunError(f"{to} exists already; --force replaces it, or choose another folder")
-    if to.exists() and not (to / "merge.json").exists():
-        raise RunError(
-            f"{to} is not an export of moofusion, so it is not replaced; remove it first"
-        )
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
-    except OSError as error:
-        raise RunError(f"{to} cannot be written: {error}") from error
-    try:
+    with new_folder(to, mark="merge.json", force=force) as folder:
         pool.model.weights.copy_(weights)
-        _save(modules[head], temporary, dtype)
-        others = _save_heads(pool, head, temporary / "heads", dtype)
-        _copy_companions(pool.folders.get(head) or pool.folders.get("base"), temporary)
-        (temporary / "README.md").write_text(card, encoding="utf-8")
-        (temporary / "merge.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-        _share(temporary)
-        _swap(temporary, to)
-    except OSError as error:
-        raise RunError(f"{to} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _save(modules[head], folder, dtype)
+        others = _save_heads(pool, head, folder / "heads", dtype)
+        source = pool.folders.get(head) or pool.folders.get("base")
+        if source is not None:
+            copy_companions(source, folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / "merge.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     return Exported(to, head, tuple(others))
-
-
-def _share(folder: Path) -> None:
-    """Give everything the permissions of ordinary files: temporary ones are their owner's alone."""
-    mask = os.umask(0)
-    os.umask(mask)
-    for path in (folder, *folder.rglob("*")):
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
-
-
-def _swap(new: Path, place: Path) -> None:
-    """Rename `new` to `place`; what was there goes only when the new one is in its place."""
-    if not place.exists():
-        new.rename(place)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent)) / place.name
-    place.rename(old)
-    try:
-        new.rename(place)
-    except BaseException:
-        old.rename(place)
-        raise
-    finally:
-        shutil.rmtree(old.parent, ignore_errors=True)
 
 
 def _save(module: Any, folder: Path, dtype: str) -> None:
@@ -191,11 +138,3 @@ def _save_heads(pool: LoadedPool, head: str, folder: Path, dtype: str) -> list[s
             _save_config(config, folder / name, dtype)
         written.append(name)
     return written
-
-
-def _copy_companions(source: Path | None, folder: Path) -> None:
-    for pattern in _COMPANIONS if source is not None else ():
-        assert source is not None
-        for file in source.glob(pattern):
-            if file.is_file():
-                shutil.copy2(file, folder / file.name)

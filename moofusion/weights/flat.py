@@ -64,6 +64,10 @@ class FlatModel:
         shared = {id(value) for value in (*self._parameters.values(), *self._views.values())}
         return [k for k, v in module.state_dict(keep_vars=True).items() if id(v) not in shared]
 
+    def merged_names(self) -> dict[int, str]:
+        """Names in the layout by the ``id`` of the shared parameters."""
+        return {id(value): name for name, value in self._parameters.items()}
+
     def gradient_buffer(self, partition: Partition) -> Tensor:
         """Zeroed flat gradient ``(D,)`` into which ``backward()`` accumulates.
 

@@ -1,3 +1,4 @@
+import importlib
 import json
 import re
 import stat
@@ -318,26 +319,29 @@ def test_what_is_not_an_export_is_never_replaced(toy, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("stage", ["_save", "_save_heads", "_copy_companions", "_share", "_swap"])
+@pytest.mark.parametrize(
+    "stage", ["export._save", "export._save_heads", "export.copy_companions",
+              "folders._share", "folders._swap"],
+)  # fmt: skip
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["disk", "key"])
 def test_an_interrupted_export_leaves_nothing_behind(toy, tmp_path, monkeypatch, stage, error):
-    import moofusion.weights.export as export
-
-    original = getattr(export, stage)
+    place, stage = stage.split(".")
+    module = importlib.import_module(f"moofusion.weights.{place}")
+    original = getattr(module, stage)
 
     def broken(*args):
         if stage != "_swap":
             original(*args)
         raise error
 
-    monkeypatch.setattr(export, stage, broken)
+    monkeypatch.setattr(module, stage, broken)
     with pytest.raises((RunError, KeyboardInterrupt)):
         toy.export(tmp_path / "new", point=1)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     toy.export(tmp_path / "old", point=1)
     before = {p.name: p.read_bytes() for p in (tmp_path / "old").iterdir() if p.is_file()}
-    monkeypatch.setattr(export, stage, broken)
+    monkeypatch.setattr(module, stage, broken)
     with pytest.raises((RunError, KeyboardInterrupt)):
         toy.export(tmp_path / "old", point=2, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["old"]

@@ -6,21 +6,67 @@ from collections.abc import Mapping
 from typing import Any
 
 from moofusion.errors import ConfigurationError, UnknownNameError
-from moofusion.merging.methods.base import Linear, Merge, MergeMethod, TaskVectorTransform
+from moofusion.merging.methods.arithmetic import Average, Linear
+from moofusion.merging.methods.base import (
+    Merge,
+    MergeMethod,
+    Statistics,
+    TaskVectorTransform,
+    TensorTransform,
+)
+from moofusion.merging.methods.breadcrumbs import Breadcrumbs
+from moofusion.merging.methods.dare import Dare
+from moofusion.merging.methods.della import Della
+from moofusion.merging.methods.fisher import Fisher
+from moofusion.merging.methods.iso import Iso
+from moofusion.merging.methods.low_rank import LowRank
+from moofusion.merging.methods.regmean import RegMean
+from moofusion.merging.methods.spherical import Slerp
+from moofusion.merging.methods.stock import ModelStock
 from moofusion.merging.methods.ties import Ties
+from moofusion.merging.methods.tsv import Tsv
 
 __all__ = [
     "METHODS",
+    "Average",
+    "Breadcrumbs",
+    "Dare",
+    "Della",
+    "Fisher",
+    "Iso",
     "Linear",
+    "LowRank",
     "Merge",
     "MergeMethod",
+    "ModelStock",
+    "RegMean",
+    "Slerp",
+    "Statistics",
     "TaskVectorTransform",
+    "TensorTransform",
     "Ties",
+    "Tsv",
     "make_method",
 ]
 
+_ALL: tuple[type[MergeMethod], ...] = (
+    Linear,
+    Average,
+    Ties,
+    Dare,
+    Della,
+    Breadcrumbs,
+    LowRank,
+    Tsv,
+    Iso,
+    ModelStock,
+    Slerp,
+    Fisher,
+    RegMean,
+)
+
 #: Merge methods by name.
-METHODS: dict[str, type[MergeMethod]] = {m.name: m for m in (Linear, Ties)}
+METHODS: dict[str, type[MergeMethod]] = {method.name: method for method in _ALL}
 
 
 def make_method(merge: str | Mapping[str, Any] | MergeMethod) -> MergeMethod:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from moofusion.merging.linear import LinearMerge
 from moofusion.weights.layout import Partition
 from moofusion.weights.vectors import TaskVectors
 
-__all__ = ["Linear", "Merge", "MergeMethod", "TaskVectorTransform"]
+__all__ = ["Merge", "MergeMethod", "Statistics", "TaskVectorTransform", "TensorTransform"]
 
 Array = NDArray[np.float64]
 
@@ -37,6 +38,22 @@ class Merge(Protocol):
         ...
 
 
+class Statistics(Protocol):
+    """What methods may ask about the experts on their own training data."""
+
+    def fisher(self, samples: int, seed: int) -> Tensor:
+        """Diagonal Fisher information of every expert, shape ``(K, D)``."""
+        ...
+
+    def grams(self, samples: int, seed: int) -> Mapping[str, tuple[Tensor, bool]]:
+        """For each linear layer (by the name of its weight) the experts' mean ``x x^T``.
+
+        The shape is ``(K, inputs, inputs)``; beside it, whether the weight is stored as
+        ``(inputs, outputs)``.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class MergeMethod(ABC):
     """Base class of all merge methods; the fields of a subclass are its parameters.
@@ -45,11 +62,13 @@ class MergeMethod(ABC):
         name: Its name in problem files.
         title: Its name in sentences.
         paper: Where it comes from.
+        bounds: Parameters that can be searched, with the bounds they have by default.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {}
 
     @classmethod
     def parameter_names(cls) -> tuple[str, ...]:
@@ -67,14 +86,26 @@ class MergeMethod(ABC):
         values = ", ".join(f"{k} {v}" for k, v in self.table.items() if k != "method")
         return f"{self.title} ({self.paper}{'; ' + values if values else ''})"
 
+    def at(self, parameters: Mapping[str, Any]) -> MergeMethod:
+        """The method with other values of some parameters."""
+        return replace(self, **parameters) if parameters else self
+
     @abstractmethod
-    def bind(self, vectors: TaskVectors, partition: Partition, *, static: Array) -> Merge:
+    def bind(
+        self,
+        vectors: TaskVectors,
+        partition: Partition,
+        *,
+        static: Array,
+        statistics: Statistics | None = None,
+    ) -> Merge:
         """The method on these task vectors.
 
         Args:
             vectors: Base and task vectors; not changed.
             partition: Groups of the flat buffer, one row of coefficients each.
             static: Coefficients of what no group covers, shape ``(K,)``.
+            statistics: Source of what a method measures on training data.
         """
 
 
@@ -90,7 +121,14 @@ class TaskVectorTransform(MergeMethod):
         method defines for the scale lambda.
         """
 
-    def bind(self, vectors: TaskVectors, partition: Partition, *, static: Array) -> LinearMerge:
+    def bind(
+        self,
+        vectors: TaskVectors,
+        partition: Partition,
+        *,
+        static: Array,
+        statistics: Statistics | None = None,
+    ) -> LinearMerge:
         """The linear merge of the rewritten task vectors."""
         return LinearMerge(self(vectors), partition, static=static)
 
@@ -103,26 +141,39 @@ class TaskVectorTransform(MergeMethod):
         )
 
 
-@dataclass(frozen=True)
-class Linear(TaskVectorTransform):
-    """Task arithmetic: ``theta_0 + sum_k L[g, k] tau_k[g]``, nothing rewritten.
+class TensorTransform(TaskVectorTransform):
+    """Transforms that need no more than one tensor at a time."""
 
-    Ilharco et al. 2023, Editing models with task arithmetic (arXiv:2212.04089). Every tensor is
-    treated alike; one-hot coefficients give that expert bit for bit.
-    """
+    @abstractmethod
+    def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
+        """The rewritten differences of one tensor.
 
-    name: ClassVar[str] = "linear"
-    title: ClassVar[str] = "task arithmetic"
-    paper: ClassVar[str] = "Ilharco et al. 2023, arXiv:2212.04089"
+        Args:
+            deltas: The experts' differences to the base, shape ``(K, *shape)``, in single
+                precision; may be changed in place.
+            name: Name of the tensor.
+            experts: Names of the K experts.
 
-    def __call__(self, vectors: TaskVectors) -> TaskVectors:
-        """The task vectors as they are."""
-        return vectors
+        Returns:
+            The new differences, of the same shape.
+        """
 
     @property
-    def sentence(self) -> str:
-        """How the weights come about, for model cards."""
-        return "task arithmetic: base + sum over experts of coefficient x (expert - base)"
+    def changes_nothing(self) -> bool:
+        """Whether these parameters leave the task vectors as they are."""
+        return False
+
+    def __call__(self, vectors: TaskVectors) -> TaskVectors:
+        """Rewrite tensor by tensor: memory is that of the new task vectors and one tensor."""
+        if self.changes_nothing:
+            return vectors
+        deltas = torch.zeros_like(vectors.deltas)
+        for entry in vectors.layout.entries:
+            part = vectors.deltas[:, entry.slice].to(torch.float32, copy=True)
+            part = part.view(-1, *entry.shape)
+            new = self.rewrite(part, name=entry.name, experts=vectors.names)
+            deltas[:, entry.slice] = new.reshape(len(deltas), -1).to(deltas.dtype)
+        return replace(vectors, deltas=deltas, residue=no_residue(vectors))
 
 
 def no_residue(vectors: TaskVectors) -> tuple[tuple[Tensor, Tensor], ...]:
@@ -132,15 +183,49 @@ def no_residue(vectors: TaskVectors) -> tuple[tuple[Tensor, Tensor], ...]:
     return (empty,) * vectors.n_experts
 
 
+def require_statistics(method: MergeMethod, statistics: Statistics | None) -> Statistics:
+    """The source of statistics.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if statistics is None:
+        raise ConfigurationError(
+            f"merge method {method.name!r} measures the experts on training data; use it in a "
+            "MergeProblem, whose tasks have a train split"
+        )
+    return statistics
+
+
+def shares(coefficients: Array, method: str) -> Array:
+    """Coefficients ``(G, K)`` scaled to sum to one in each row; a row of zeros means equal shares.
+
+    Raises:
+        ConfigurationError: A coefficient is negative.
+    """
+    if (coefficients < 0).any():
+        raise ConfigurationError(
+            f"merge method {method!r} weighs experts against each other, so its coefficients must "
+            f"be 0 or more; got {coefficients.min():.6g}. Set the lower bound of the space to 0"
+        )
+    total = coefficients.sum(axis=1, keepdims=True)
+    equal = np.full_like(coefficients, 1 / coefficients.shape[1])
+    return np.asarray(np.divide(coefficients, total, out=equal, where=total > 0))
+
+
 def check_share(name: str, value: float, *, zero: bool = False) -> None:
     """Raise unless `value` is a share in (0, 1], or [0, 1] with `zero`."""
     if not (0 <= value <= 1) or (value == 0 and not zero):
-        raise ConfigurationError(
-            f"{name} is a share of the entries, in {'[' if zero else '('}0, 1]; got {value}"
-        )
+        raise ConfigurationError(f"{name} must be in {'[' if zero else '('}0, 1], got {value}")
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     """Raise unless `value` is one of `known`."""
     if value not in known:
-        raise ConfigurationError(f"{name} is one of {', '.join(known)}; got {value!r}")
+        raise ConfigurationError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+
+
+def check_count(name: str, value: int, *, least: int) -> None:
+    """Raise unless `value` is a whole number of at least `least`."""
+    if not isinstance(value, int) or value < least:
+        raise ConfigurationError(f"{name} must be a whole number from {least} up, got {value!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,11 +9,12 @@ import torch
 from torch import Tensor
 
 from moofusion.merging.methods.base import (
-    TaskVectorTransform,
+    TensorTransform,
     check_choice,
     check_share,
     no_residue,
 )
+from moofusion.merging.methods.sparse import count, disjoint_mean_, elected_signs, keep_largest_
 from moofusion.weights.vectors import TaskVectors
 
 __all__ = ["Ties"]
@@ -25,7 +25,7 @@ _PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Ties(TaskVectorTransform):
+class Ties(TensorTransform):
     """TIES-Merging (Yadav et al. 2023, arXiv:2306.01708, algorithm 1).
 
     1. *Trim*: of each task vector the share `density` of largest magnitude stays, the rest is 0.
@@ -51,7 +51,7 @@ class Ties(TaskVectorTransform):
         >>> base, a, b = (torch.zeros(layout.size) for _ in range(3))
         >>> a[:3], b[:3] = torch.tensor([4.0, 3.0, 0.1]), torch.tensor([2.0, -1.0, 0.2])
         >>> vectors = TaskVectors.build(layout, ["a", "b"], base, [a, b])
-        >>> Ties(density=2 / 3)(vectors).deltas[:, :3]
+        >>> Ties(density=0.67)(vectors).deltas[:, :3]
         tensor([[2., 3., 0.],
                 [1., 0., 0.]])
     """
@@ -59,6 +59,7 @@ class Ties(TaskVectorTransform):
     name: ClassVar[str] = "ties"
     title: ClassVar[str] = "TIES"
     paper: ClassVar[str] = "Yadav et al. 2023, arXiv:2306.01708"
+    bounds: ClassVar = {"density": (0.05, 1.0)}
 
     density: float = 0.2
     scope: str = "model"
@@ -67,46 +68,23 @@ class Ties(TaskVectorTransform):
         check_share("density", self.density)
         check_choice("scope", self.scope, SCOPES)
 
+    def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
+        """Trim, elect and average within one tensor."""
+        for row in deltas:
+            keep_largest_(row, count(self.density, row.numel()))
+        disjoint_mean_(deltas)
+        return deltas
+
     def __call__(self, vectors: TaskVectors) -> TaskVectors:
         """Trim, elect, average; memory is that of the new task vectors and one more of them."""
+        if self.scope == "tensor":
+            return super().__call__(vectors)
         deltas = vectors.deltas.clone()
         for row in deltas:
-            for part, size in _parts(vectors, self.scope):
-                trim_(row[part], keep=round(self.density * size))
-        elected = torch.empty(deltas.shape[1], dtype=torch.int8, device=deltas.device)
-        for piece in _pieces(deltas):
-            elected[piece] = deltas[:, piece].sum(0, dtype=torch.float64).sign().to(torch.int8)
-        majority = 1 if int(elected.sum(dtype=torch.int64)) >= 0 else -1
-        elected[elected == 0] = majority
-        for piece in _pieces(deltas):
-            values = deltas[:, piece]
-            agrees = values.sign() == elected[piece]
-            values.masked_fill_(~agrees, 0).div_(agrees.sum(0).clamp_(min=1))
+            # Padding is 0, so it is never among the largest.
+            keep_largest_(row, count(self.density, vectors.layout.n_parameters))
+        pieces = [deltas[:, a : a + _PIECE] for a in range(0, deltas.shape[1], _PIECE)]
+        balance = sum(int(elected_signs(p).sum(dtype=torch.int64)) for p in pieces)
+        for piece in pieces:
+            disjoint_mean_(piece, majority=1 if balance >= 0 else -1)
         return replace(vectors, deltas=deltas, residue=no_residue(vectors))
-
-
-def trim_(row: Tensor, *, keep: int) -> None:
-    """Set all but the `keep` entries of largest magnitude to 0, in place.
-
-    Entries as large as the smallest that is kept stay too.
-    """
-    if keep < row.numel():
-        sizes = row.abs().float()
-        if keep == 0:
-            row.zero_()
-        else:
-            row[sizes < torch.kthvalue(sizes, row.numel() - keep + 1).values] = 0
-
-
-def _parts(vectors: TaskVectors, scope: str) -> list[tuple[slice, int]]:
-    """Places within which a share is taken, with their number of parameters."""
-    layout = vectors.layout
-    if scope == "tensor":
-        return [(entry.slice, entry.size) for entry in layout.entries]
-    # Padding is 0, so it is never among the largest.
-    return [(slice(None), layout.n_parameters)]
-
-
-def _pieces(deltas: Tensor) -> Iterator[slice]:
-    for start in range(0, deltas.shape[1], _PIECE):
-        yield slice(start, start + _PIECE)

@@ -1,0 +1,66 @@
+"""DARE: drop entries of the task vectors at random, rescale the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from moofusion.merging.methods.base import TensorTransform, check_count, check_share
+from moofusion.merging.methods.sparse import disjoint_mean_, uniform
+
+__all__ = ["Dare"]
+
+
+@dataclass(frozen=True)
+class Dare(TensorTransform):
+    """Drop And REscale (Yu et al. 2023, arXiv:2311.03099, section 3.2).
+
+    Each entry of a task vector stays with probability `density` (1 - p in the paper) and is
+    divided by it, else it is 0: unbiased over seeds. With `elect`, TIES's election of signs and
+    disjoint mean follow (``dare_ties`` of mergekit, normalized).
+
+    Which entries stay depends on the seed and the names of expert and tensor alone, so the model
+    that was measured is the one that is exported. Biases, norms and embeddings are treated like
+    every other tensor. With density 1 and no election one-hot coefficients give the expert bit for
+    bit.
+
+    Args:
+        density: Probability with which an entry stays, in (0, 1].
+        seed: Seed of the masks.
+        elect: Elect signs and average what agrees, instead of adding up.
+
+    Example:
+        >>> import torch
+        >>> kept = Dare(density=0.25).rewrite(torch.ones(1, 8), name="w", experts=("a",))
+        >>> sorted(set(kept.flatten().tolist()))
+        [0.0, 4.0]
+    """
+
+    name: ClassVar[str] = "dare"
+    title: ClassVar[str] = "DARE"
+    paper: ClassVar[str] = "Yu et al. 2023, arXiv:2311.03099"
+    bounds: ClassVar = {"density": (0.05, 1.0)}
+
+    density: float = 0.5
+    seed: int = 0
+    elect: bool = False
+
+    def __post_init__(self) -> None:
+        check_share("density", self.density)
+        check_count("seed", self.seed, least=0)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether everything stays."""
+        return self.density == 1 and not self.elect
+
+    def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
+        """Drop and rescale one tensor."""
+        for row, expert in zip(deltas, experts, strict=True):
+            stays = uniform(row.shape, self.seed, expert, name).to(row.device) < self.density
+            row.masked_fill_(~stays, 0).div_(self.density)
+        if self.elect:
+            disjoint_mean_(deltas)
+        return deltas

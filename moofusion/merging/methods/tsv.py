@@ -1,0 +1,75 @@
+"""TSV-M: task singular vectors, made orthogonal across experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from moofusion.merging.methods.base import TensorTransform, check_share
+from moofusion.merging.methods.sparse import count
+
+__all__ = ["Tsv"]
+
+
+@dataclass(frozen=True)
+class Tsv(TensorTransform):
+    """TSV-Merge (Gargiulo et al. 2024, Task Singular Vectors, arXiv:2412.00081, section 4.2).
+
+    For every matrix with p = min(rows, columns):
+
+    1. ``tau_k = U_k S_k V_k^T``; each expert keeps its first r = p / K singular triples.
+    2. ``U = [U_1 .. U_K]`` and ``V`` likewise are replaced by the nearest matrices with orthonormal
+       columns, ``U_perp = P Q^T`` for ``U = P D Q^T``, so that experts no longer interfere.
+    3. The merge is ``theta_0 + lambda U_perp S V_perp^T``, which is a sum over the experts' own
+       columns: ``tau'_k = U_perp,k S_k V_perp,k^T``.
+
+    Embeddings that are matrices are treated so too; tensors of any other number of dimensions
+    (biases, norms, convolutions) are averaged, ``tau'_k = tau_k / K``, as in the authors' code.
+    One-hot coefficients do not give the expert back.
+
+    Args:
+        rank: Share of the singular values that each expert keeps; by default 1 / K.
+
+    Example:
+        >>> deltas = torch.eye(2)[:, :, None] * torch.eye(2)[:, None, :]  # orthogonal already
+        >>> Tsv().rewrite(deltas, name="w", experts=("a", "b")).abs().round(decimals=4)
+        tensor([[[1., 0.],
+                 [0., 0.]],
+                [[0., 0.],
+                 [0., 1.]]])
+    """
+
+    name: ClassVar[str] = "tsv"
+    title: ClassVar[str] = "TSV-M"
+    paper: ClassVar[str] = "Gargiulo et al. 2024, arXiv:2412.00081"
+    bounds: ClassVar = {"rank": (0.02, 1.0)}
+
+    rank: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.rank is not None:
+            check_share("rank", self.rank)
+
+    def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
+        """Decompose, cut and make orthogonal one tensor."""
+        K = len(deltas)
+        if deltas.dim() != 3:
+            return deltas.div_(K)
+        U, S, V = torch.linalg.svd(deltas, full_matrices=False)
+        r = count(self.rank or 1 / K, S.shape[1])
+        left = _orthonormal(torch.cat([u[:, :r] for u in U], dim=1))
+        right = _orthonormal(torch.cat([v[:r] for v in V], dim=0))
+        parts = [slice(k * r, (k + 1) * r) for k in range(K)]
+        return torch.stack(
+            [left[:, part] * s[:r] @ right[part] for part, s in zip(parts, S, strict=True)]
+        )
+
+
+def _orthonormal(matrix: Tensor) -> Tensor:
+    """The nearest matrix with orthonormal rows or columns (orthogonal Procrustes)."""
+    P, _, Q = torch.linalg.svd(matrix, full_matrices=False)
+    result: Tensor = P @ Q
+    return result
