@@ -12,6 +12,7 @@ from pymoo.core.algorithm import Algorithm
 
 from moofusion.algorithms.entry import AlgorithmEntry
 from moofusion.algorithms.evolution import EVOLUTION, start_sampling
+from moofusion.algorithms.map.entries import MAP_ENTRIES
 from moofusion.algorithms.random_search import RandomSearch
 from moofusion.algorithms.soups import RewardedSoup, SimplexGrid
 from moofusion.errors import ConfigurationError, UnknownNameError
@@ -97,4 +98,4 @@ _PROPOSALS = {
 }
 
 #: Every algorithm by name; tables and listings keep this order.
-ALGORITHMS: dict[str, AlgorithmEntry] = {**EVOLUTION, **_PROPOSALS}
+ALGORITHMS: dict[str, AlgorithmEntry] = {**EVOLUTION, **_PROPOSALS, **MAP_ENTRIES}

@@ -3,7 +3,7 @@
 from moofusion.surrogates.base import LeaveOneOut, Surrogate
 from moofusion.surrogates.features import n_parameters
 from moofusion.surrogates.gaussian_process import GaussianProcessSurrogate
-from moofusion.surrogates.links import Identity, Link, Log, Logit, link_for
+from moofusion.surrogates.links import Identity, Link, Log, Logit, Softplus, link_for
 from moofusion.surrogates.prior import PriorSurrogate
 from moofusion.surrogates.quadratic import QuadraticSurrogate
 from moofusion.surrogates.support import Support
@@ -20,6 +20,7 @@ __all__ = [
     "MergeSurrogate",
     "PriorSurrogate",
     "QuadraticSurrogate",
+    "Softplus",
     "Support",
     "Surrogate",
     "Target",

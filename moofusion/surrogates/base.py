@@ -57,6 +57,7 @@ class Surrogate(ABC):
         *,
         noise: Array | None = None,
         gradients: Array | None = None,
+        relevance: Array | None = None,
     ) -> Surrogate:
         """Fit to evaluations.
 
@@ -65,6 +66,7 @@ class Surrogate(ABC):
             z: Values on the link scale, shape ``(P,)``; NaN where only the gradient is known.
             noise: Their known variance, shape ``(P,)``; None if it is not known.
             gradients: dz/dx, shape ``(P, n_var)``; NaN rows where it is not known.
+            relevance: How much it matters to be right at each point, shape ``(P,)``, in (0, 1].
 
         Raises:
             ConfigurationError: Shapes do not fit, or a surrogate cannot use gradients.
@@ -103,18 +105,23 @@ class Surrogate(ABC):
 
 
 def checked_data(
-    X: Array, z: Array, noise: Array | None, gradients: Array | None
-) -> tuple[Array, Array, Array | None, Array | None]:
-    """The data of a fit as arrays whose shapes agree.
+    X: Array,
+    z: Array,
+    noise: Array | None = None,
+    gradients: Array | None = None,
+    relevance: Array | None = None,
+) -> tuple[Array, Array, Array | None, Array | None, Array | None]:
+    """The data of a fit as arrays whose shapes agree, without points that have nothing to fit.
 
     Raises:
-        ConfigurationError: They do not, or there is nothing finite to fit.
+        ConfigurationError: Shapes do not agree, or there is nothing finite to fit.
     """
     X, z = np.atleast_2d(np.asarray(X, float)), np.asarray(z, float)
     P, n = X.shape
-    noise = None if noise is None else np.asarray(noise, float)
-    gradients = None if gradients is None else np.asarray(gradients, float)
-    for name, array, shape in (("z", z, (P,)), ("noise", noise, (P,)), ("gradients", gradients, (P, n))):
+    extra = {"noise": noise, "gradients": gradients, "relevance": relevance}
+    arrays = {k: None if v is None else np.asarray(v, float) for k, v in extra.items()}
+    for name, array in {"z": z, **arrays}.items():
+        shape = (P, n) if name == "gradients" else (P,)
         if array is not None and array.shape != shape:
             raise ConfigurationError(
                 f"surrogate: {name} must have shape {shape} for {P} points of {n} variables, "
@@ -123,12 +130,10 @@ def checked_data(
     if not np.isfinite(X).all():
         raise ConfigurationError("surrogate: decision vectors hold NaN or infinite values")
     usable = np.isfinite(z)
-    if gradients is not None:
-        usable = usable | np.isfinite(gradients).all(axis=1)
+    slopes = arrays["gradients"]
+    if slopes is not None:
+        usable = usable | np.isfinite(slopes).all(axis=1)
     if not usable.any():
         raise ConfigurationError("surrogate: there is no finite value to fit")
-    if not usable.all():
-        X, z = X[usable], z[usable]
-        noise = None if noise is None else noise[usable]
-        gradients = None if gradients is None else gradients[usable]
-    return X, z, noise, gradients
+    kept = {k: None if v is None else v[usable] for k, v in arrays.items()}
+    return X[usable], z[usable], kept["noise"], kept["gradients"], kept["relevance"]

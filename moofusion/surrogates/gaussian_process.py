@@ -20,7 +20,8 @@ Array = NDArray[np.float64]
 class GaussianProcessSurrogate(Surrogate):
     """Gaussian process with a Matern 5/2 kernel, one length scale for each variable.
 
-    The known noise enters point by point, an unknown rest as a white kernel; hyperparameters
+    The known noise enters point by point, an unknown rest as a white kernel; relevance is not
+    needed, since far points have no say here; hyperparameters
     maximize the marginal likelihood from fixed starts, so that equal data give equal models.
 
     Raises:
@@ -52,6 +53,7 @@ class GaussianProcessSurrogate(Surrogate):
         *,
         noise: Array | None = None,
         gradients: Array | None = None,
+        relevance: Array | None = None,
     ) -> GaussianProcessSurrogate:
         """Fit to values (see :meth:`Surrogate.fit`)."""
         from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
@@ -60,7 +62,7 @@ class GaussianProcessSurrogate(Surrogate):
             raise ConfigurationError(
                 "the Gaussian-process surrogate takes values, not gradients; use 'quadratic'"
             )
-        X, z, noise, _ = checked_data(X, z, noise, None)
+        X, z, noise, _, _ = checked_data(X, z, noise)
         low, high = X.min(axis=0), X.max(axis=0)
         self._low, self._width = low, np.where(high > low, high - low, 1.0)
         spread = float(z.std())

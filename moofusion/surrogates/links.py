@@ -13,7 +13,7 @@ from scipy.special import expit
 from moofusion.errors import ConfigurationError, UnknownNameError
 from moofusion.tasks.base import Metric
 
-__all__ = ["Identity", "Link", "Log", "Logit", "link_for", "link_from"]
+__all__ = ["Identity", "Link", "Log", "Logit", "Softplus", "link_for", "link_from"]
 
 Array = NDArray[np.float64]
 
@@ -105,6 +105,34 @@ class Log(Link):
     def inverse_slope(self, z: Array) -> Array:
         """exp(z)."""
         return self.inverse(z)
+
+
+class Softplus(Link):
+    """``y = log(1 + exp(z))``, the link of the MAP paper for positive metrics.
+
+    Example:
+        >>> round(float(Softplus().inverse(Softplus().forward(np.array(0.25)))), 12)
+        0.25
+    """
+
+    name = "softplus"
+
+    def forward(self, y: Array) -> Array:
+        """Inverse of the softplus; values below 1e-12 count as 1e-12."""
+        y = np.maximum(y, 1e-12)
+        return np.asarray(y + np.log(-np.expm1(-y)))
+
+    def inverse(self, z: Array) -> Array:
+        """Softplus."""
+        return np.asarray(np.logaddexp(0, z))
+
+    def slope(self, y: Array) -> Array:
+        """1 / (1 - exp(-y))."""
+        return np.asarray(-1 / np.expm1(-np.maximum(y, 1e-12)))
+
+    def inverse_slope(self, z: Array) -> Array:
+        """Sigmoid."""
+        return np.asarray(expit(z))
 
 
 @dataclass(frozen=True)
@@ -199,7 +227,12 @@ def link_from(settings: dict[str, Any]) -> Link:
     Raises:
         UnknownNameError: There is no link of that name.
     """
-    kinds: dict[str, type[Link]] = {"identity": Identity, "log": Log, "logit": Logit}
+    kinds: dict[str, type[Link]] = {
+        "identity": Identity,
+        "log": Log,
+        "logit": Logit,
+        "softplus": Softplus,
+    }
     options = dict(settings)
     name = options.pop("name")
     if name not in kinds:

@@ -48,16 +48,17 @@ class PriorSurrogate(Surrogate):
         *,
         noise: Array | None = None,
         gradients: Array | None = None,
+        relevance: Array | None = None,
     ) -> PriorSurrogate:
         """Fit the line, then the quadratic to what it leaves (see :meth:`Surrogate.fit`)."""
         if gradients is not None:
             raise ConfigurationError("a surrogate with a prior takes values, not gradients")
-        X, z, noise, _ = checked_data(X, z, noise, None)
+        X, z, noise, _, relevance = checked_data(X, z, noise, None, relevance)
         g = self.prior.predict(X)[0]
         weight = np.ones(len(z)) if noise is None else 1 / np.sqrt(noise + z.var() * 0.01 + 1e-12)
         rows = np.stack([np.ones(len(g)), g], axis=1)
         self.line = np.linalg.lstsq(rows * weight[:, None], z * weight, rcond=None)[0]
-        self._rest = QuadraticSurrogate().fit(X, z - rows @ self.line, noise=noise)
+        self._rest = QuadraticSurrogate().fit(X, z - rows @ self.line, noise=noise, relevance=relevance)
         loo = self._rest.loo
         self._loo = LeaveOneOut(loo.predicted + rows @ self.line, z, loo.noise)
         self.n_points = len(X)

@@ -33,8 +33,8 @@ class QuadraticSurrogate(Surrogate):
     """``z(c) = e + b.c + c'Ac / 2`` by weighted least squares with a ridge.
 
     Every value is one equation and every gradient ``n_var`` more. Values are weighted by
-    ``1 / (noise + misfit)``; the misfit is the variance that the known noise does not explain,
-    estimated from leave-one-out residuals. The ridge (on slopes and curvatures, not on e) is the
+    ``1 / (noise + misfit / relevance)``; the misfit is the variance that the known noise does not
+    explain, estimated from leave-one-out residuals. The ridge (on slopes and curvatures, not on e) is the
     one of the smallest leave-one-out error. With as many independent equations as parameters, no
     known noise and no error left, nothing is shrunk: a quadratic is recovered exactly. Below that
     the fit is a ridge fit with minimum norm as its limit, and :attr:`note` says so.
@@ -78,6 +78,7 @@ class QuadraticSurrogate(Surrogate):
         self._ridge, self._center, self._scale = ridge, center, scale
         self._gradient_weight = gradient_weight
         self.ridge = 0.0
+        self.misfit = 0.0
         self.rank = 0
         self.n_equations = 0
         self._loo: LeaveOneOut | None = None
@@ -91,9 +92,10 @@ class QuadraticSurrogate(Surrogate):
         *,
         noise: Array | None = None,
         gradients: Array | None = None,
+        relevance: Array | None = None,
     ) -> QuadraticSurrogate:
         """Fit to values and gradients (see :meth:`Surrogate.fit`)."""
-        X, z, noise, gradients = checked_data(X, z, noise, gradients)
+        X, z, noise, gradients, relevance = checked_data(X, z, noise, gradients, relevance)
         n = X.shape[1]
         p = n_parameters(n)
         if p > _MAX_PARAMETERS:
@@ -111,20 +113,21 @@ class QuadraticSurrogate(Surrogate):
         rows, target, group, is_value = self._equations(X, z, gradients)
         self.n_equations = len(rows)
         self.rank = int(np.linalg.matrix_rank(rows))
-        self.n_var = n
         floor = None if noise is None else np.maximum(noise, 1e-12)
+        relevant = np.ones(len(X)) if relevance is None else np.maximum(relevance, 1e-6)
         misfit, known = 0.0, floor is not None
         for _ in range(4 if known else 1):
-            weight = np.ones(len(rows))
+            weight = relevant[group]
             if floor is not None:
-                weight = 1 / (floor[group] + misfit)
+                weight = 1 / (floor[group] + misfit / weight)
             weight = np.where(is_value, weight, weight * self._gradient_weight**2)
             chosen = self._choose(rows, target, weight, group, known)
             left_out = _left_out(rows, target, weight, group, chosen)
             residual = (target - left_out)[is_value]
             if floor is not None:
-                # The misfit: what leave-one-out errors are beyond the noise, without outliers.
-                excess = np.minimum(residual**2, 25 * np.median(residual**2)).mean()
+                # What leave-one-out errors are beyond the noise, without outliers.
+                squares = np.minimum(residual**2, 25 * np.median(residual**2))
+                excess = np.average(squares, weights=relevant[group][is_value])
                 misfit = max(float(excess - np.median(floor)), 0.0)
         self.misfit = misfit
         self.ridge = chosen
@@ -231,6 +234,25 @@ class QuadraticSurrogate(Surrogate):
             )
         return ""
 
+    @classmethod
+    def known(
+        cls, A: Array, b: Array, e: float, *, loo: LeaveOneOut, covariance: Array | None = None
+    ) -> QuadraticSurrogate:
+        """A quadratic that was fitted elsewhere, in unscaled variables."""
+        self = cls()
+        n = len(b)
+        i, j = np.triu_indices(n)
+        A = np.asarray(A, float)
+        self.center, self.scale = np.zeros(n), np.ones(n)
+        self.beta = np.concatenate([[e], b, np.where(i == j, A[i, j] / 2, A[i, j])])
+        p = len(self.beta)
+        self._covariance = np.zeros((p, p)) if covariance is None else covariance
+        self.A, self.b, self.e = unpacked(self.beta, self.center, self.scale)
+        self.n_points = self.n_equations = len(loo.observed)
+        self.rank = min(p, self.n_points)
+        self._loo = loo
+        return self
+
     # ------------------------------------------------------------------ storage
 
     def state(self) -> dict[str, Any]:
@@ -257,7 +279,6 @@ class QuadraticSurrogate(Surrogate):
         ridge, misfit, noise, points, equations, rank = (float(v) for v in state["numbers"])
         self.ridge, self.misfit = ridge, misfit
         self.n_points, self.n_equations, self.rank = int(points), int(equations), int(rank)
-        self.n_var = len(self.center)
         self.A, self.b, self.e = unpacked(self.beta, self.center, self.scale)
         self._loo = LeaveOneOut(state["predicted"], state["observed"], noise)
         return self

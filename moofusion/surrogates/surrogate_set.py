@@ -126,6 +126,7 @@ class MergeSurrogate:
         constraints: Array | None = None,
         gradients: Array | None = None,
         priors: Sequence[Surrogate | None] | None = None,
+        relevance: Array | None = None,
         warn: bool = False,
         **place: Any,
     ) -> MergeSurrogate:
@@ -139,6 +140,7 @@ class MergeSurrogate:
             constraints: Constraint values (pymoo's G), shape ``(P, C)``.
             gradients: Derivatives of the metrics, shape ``(P, M, n_var)``; NaN where not known.
             priors: For each objective a fitted surrogate to start from, or None.
+            relevance: How much it matters to be right at each point, shape ``(P,)``, in (0, 1].
             warn: Warn of objectives whose leave-one-out R^2 is below 0.5.
             **place: `space`, `xl` and `xu` of the problem.
 
@@ -163,7 +165,11 @@ class MergeSurrogate:
                 slopes = target.link.slope(y)[:, None] * gradients[:, j]
             models.append(
                 model.fit(
-                    X, target.link.forward(y), noise=target.link.noise(y), gradients=slopes
+                    X,
+                    target.link.forward(y),
+                    noise=target.link.noise(y),
+                    gradients=slopes,
+                    relevance=relevance,
                 )
             )
         if constraints is not None:

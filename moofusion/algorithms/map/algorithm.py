@@ -52,6 +52,9 @@ class MAP(SurrogateAlgorithm):
         batch_size: Candidates per iteration.
         **kwargs: Passed to :class:`pymoo.core.algorithm.Algorithm`.
 
+    Attributes:
+        reach: Largest coefficient sum of the design, once the pilot was evaluated.
+
     Source: Li et al. 2024, MAP (arXiv:2406.07529). Design, link, weights, support, and
     verification are ours; :class:`ReferenceMAP` is the published procedure.
 
@@ -72,7 +75,7 @@ class MAP(SurrogateAlgorithm):
         rounds: int = 3,
         surrogate: str = "quadratic",
         search: Search | None = None,
-        generations: int = 50,
+        generations: int = 30,
         batch_size: int = 20,
         **kwargs: Any,
     ) -> None:
@@ -86,6 +89,7 @@ class MAP(SurrogateAlgorithm):
         if n_verify is not None and n_verify < 0:
             raise ConfigurationError(f"n_verify must be at least 0, got {n_verify}")
         self.n_samples, self.n_verify, self.rounds = n_samples, n_verify, rounds
+        self.reach = 1.5
 
     def _plan(self) -> Array:
         done = len(self.evaluated)
@@ -117,16 +121,20 @@ class MAP(SurrogateAlgorithm):
         return d_optimal(candidates, X, count)
 
     def _front(self, verified: int) -> Array:
-        wanted = self.n_verify
-        if wanted is None:
-            wanted = _DEFAULT_VERIFY if self.left is None else verified + self.left
+        wanted = self._wanted(verified)
         rest = wanted - verified
         if rest <= 0:
             return np.empty((0, self.problem.n_var))
+        return self._promise(self._share(wanted, rest))
+
+    def _wanted(self, verified: int) -> int:
+        """Evaluations after the design, in all."""
+        if self.n_verify is not None:
+            return self.n_verify
+        return _DEFAULT_VERIFY if self.left is None else verified + self.left
+
+    def _share(self, wanted: int, rest: int) -> int:
+        """Evaluations of the next round."""
         share = -(-wanted // self.rounds)
         # A last round of a few points is not worth a search of its own.
-        count = rest if rest < share + share / 2 else share
-        return self._promise(count, optimism=self._optimism())
-
-    def _optimism(self) -> float:
-        return 0.0
+        return rest if rest < share + share / 2 else share

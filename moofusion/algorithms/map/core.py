@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import moocore
 import numpy as np
 from numpy.typing import NDArray
 from pymoo.core.algorithm import Algorithm
@@ -33,6 +34,8 @@ Array = NDArray[np.float64]
 Search = str | Algorithm | Callable[[SurrogateProblem], Algorithm]
 
 _POPULATION = 100
+# Normalized objective by which a point behind the front counts half in the misfit of the fit.
+_BEHIND = 0.1
 # Decision vectors closer than this, in units of the bounds, are the same candidate.
 _SAME = 1e-6
 
@@ -86,7 +89,7 @@ class SurrogateAlgorithm(ProposalAlgorithm):
         *,
         surrogate: str = "quadratic",
         search: Search | None = None,
-        generations: int = 50,
+        generations: int = 30,
         batch_size: int = 20,
         **kwargs: Any,
     ) -> None:
@@ -197,9 +200,20 @@ class SurrogateAlgorithm(ProposalAlgorithm):
             self.targets,
             kind=self.surrogate_kind,
             constraints=self._constraint_values(usable),
+            relevance=self._relevance(np.asarray(usable.get("F"), float)),
             warn=True,
             **self._place(),
         )
+
+    def _relevance(self, F: Array) -> Array:
+        """1 on the front of what was evaluated, less the farther a point is behind it.
+
+        A quadratic cannot be right everywhere; what it says of destroyed models does not matter.
+        """
+        scaled = self._normalize(F)
+        front = scaled[moocore.is_nondominated(scaled)]
+        behind = (scaled[:, None] - front[None]).max(axis=2).min(axis=1)
+        return np.asarray(1 / (1 + (np.maximum(behind, 0) / _BEHIND) ** 2))
 
     def _constraint_values(self, population: Population) -> Array | None:
         return np.asarray(population.get("G"), float) if self.problem.n_ieq_constr else None
@@ -227,7 +241,7 @@ class SurrogateAlgorithm(ProposalAlgorithm):
     def _searched(self, surrogate: MergeSurrogate, *, optimism: float = 0.0) -> Array:
         """Last population of a search on the surrogate, feasible and new, front first."""
         assert self.random_state is not None
-        problem = surrogate.problem(optimism=optimism)
+        problem = self._surrogate_problem(surrogate, optimism)
         seed = int(self.random_state.integers(2**31 - 1))
         start = self._start(surrogate)
         # NSGA-III turns warnings off for the whole process.
@@ -239,6 +253,9 @@ class SurrogateAlgorithm(ProposalAlgorithm):
         X = np.asarray(pop.get("X"), float)
         feasible = np.asarray(pop.get("CV"), float).ravel() <= 0
         return self._new(X[feasible])
+
+    def _surrogate_problem(self, surrogate: MergeSurrogate, optimism: float) -> SurrogateProblem:
+        return surrogate.problem(optimism=optimism)
 
     def _searcher(self, problem: SurrogateProblem, start: Array) -> Algorithm:
         search = self.search or ("nsga2" if problem.n_obj <= 3 else "nsga3")
