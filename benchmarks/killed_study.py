@@ -43,7 +43,7 @@ def main() -> None:
         rows = []
         while len(rows) < options.kills:
             process = _start(options, broken)
-            wait = dice.uniform(0.1, 1.0) * max(undisturbed / 4, 8.0)
+            wait = dice.uniform(0.1, 1.0) * max(undisturbed / 8, 8.0)
             try:
                 process.wait(timeout=wait)
             except subprocess.TimeoutExpired:
@@ -58,7 +58,7 @@ def main() -> None:
         same = _log(whole) == _log(broken)
         print(f"{len(rows)} kills; logs and tables {'identical' if same else 'DIFFER'}")
         print(_table(broken))
-    print_json("killed_study", kills=len(rows), identical=same, **vars(options))
+    print_json("killed_study", killed=len(rows), identical=same, **vars(options))
     sys.exit(0 if same and len(rows) == options.kills else 1)
 
 

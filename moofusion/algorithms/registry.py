@@ -13,6 +13,7 @@ from pymoo.core.algorithm import Algorithm
 from moofusion.algorithms.entries import GRADIENT_ENTRIES
 from moofusion.algorithms.entry import AlgorithmEntry
 from moofusion.algorithms.evolution import EVOLUTION, start_sampling
+from moofusion.algorithms.map.entries import MAP_ENTRIES
 from moofusion.algorithms.random_search import RandomSearch
 from moofusion.algorithms.soups import RewardedSoup, SimplexGrid
 from moofusion.errors import ConfigurationError, UnknownNameError
@@ -98,4 +99,9 @@ _PROPOSALS = {
 }
 
 #: Every algorithm by name; tables and listings keep this order.
-ALGORITHMS: dict[str, AlgorithmEntry] = {**EVOLUTION, **_PROPOSALS, **GRADIENT_ENTRIES}
+ALGORITHMS: dict[str, AlgorithmEntry] = {
+    **EVOLUTION,
+    **_PROPOSALS,
+    **MAP_ENTRIES,
+    **GRADIENT_ENTRIES,
+}

@@ -5,6 +5,7 @@ from moofusion.problems.constraints import Constraint
 from moofusion.problems.evaluator import CostCounter, Evaluation, Evaluator
 from moofusion.problems.merge_problem import Anchors, MergeProblem
 from moofusion.problems.spec import ProblemSpec
+from moofusion.problems.surrogate_problem import SurrogateProblem
 
 __all__ = [
     "Anchors",
@@ -14,6 +15,7 @@ __all__ = [
     "Evaluator",
     "MergeProblem",
     "ProblemSpec",
+    "SurrogateProblem",
     "get_problem",
     "list_problems",
     "problem_spec",

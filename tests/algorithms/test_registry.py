@@ -11,17 +11,18 @@ from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from moofusion.algorithms import ALGORITHMS, RandomSearch, get_algorithm
 from moofusion.algorithms.entries import GRADIENT_ENTRIES
+from moofusion.algorithms.evolution import EVOLUTION
 from moofusion.errors import ConfigurationError, UnknownNameError
 from moofusion.problems import Constraint
 
-MERGE_ONLY = {"grid", "soup", *GRADIENT_ENTRIES}
+MERGE_ONLY = {"grid", "soup", *GRADIENT_ENTRIES, "map_gradient", "map_nested", "map_reference"}
 # A few steps on everything, in bounds that clip nothing here.
 BRIEF = {
     "pwemoe": "pwemoe:steps=5,routed=all",
     "constant": "constant:steps=5,routed=all",
     "scalarization": "scalarization:steps=5",
 }
-EVOLUTIONARY = sorted(set(ALGORITHMS) - MERGE_ONLY - {"random"})
+EVOLUTIONARY = sorted(EVOLUTION)
 needs_numba = pytest.mark.skipif(
     importlib.util.find_spec("numba") is None,
     reason="pymoo's AGE-MOEA-II needs numba, which is not installed",
@@ -74,7 +75,7 @@ def test_the_budget_is_spent_up_to_a_generation(name, budget):
     assert budget <= spent < budget + 20
 
 
-@pytest.mark.parametrize("name", _marked(ALGORITHMS))
+@pytest.mark.parametrize("name", _marked(set(ALGORITHMS) - {"map_nested"}))
 def test_one_objective_is_searched_or_refused(name):
     problem = tiny.net_problem(tasks=["a"])
     if name in ("agemoea", "agemoea2", "ctaea", "moead", "rvea", "smsemoa"):

@@ -128,9 +128,9 @@ SCRIPT = """
     problem = tiny.net_problem()
     measure = problem.evaluator.measure
 
-    def slowly(L, split):
+    def slowly(L, split, **options):
         time.sleep(0.01)
-        return measure(L, split)
+        return measure(L, split, **options)
 
     problem.evaluator.measure = slowly
     Study(problem, {algorithms!r}, seeds=2, evaluations=20, store={path!r}).run()

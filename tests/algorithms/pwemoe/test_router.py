@@ -13,7 +13,7 @@ from torch import nn
 from moofusion.algorithms import ParetoRouter
 from moofusion.algorithms.preferences import preference_grid
 from moofusion.errors import ConfigurationError, RunError, UnknownNameError
-from moofusion.merging import make_space
+from moofusion.merging import Linear, make_space
 from moofusion.weights.layout import ParameterLayout
 
 MODULES = {"kind": "module-wise", "lower": -2.0, "upper": 3.0}
@@ -31,7 +31,9 @@ class _Blocks:
         self.task_names = tuple(f"t{k}" for k in range(K))
         self.space = make_space(space, layout, self.task_names, **options)
         pool = type("Pool", (), {"layout": layout})
-        self.evaluator = type("Evaluator", (), {"pool": pool, "weights_fingerprint": "w"})
+        self.evaluator = type(
+            "Evaluator", (), {"pool": pool, "weights_fingerprint": "w", "method": Linear()}
+        )
 
 
 def _router(problem, seed=0, **options):
