@@ -37,7 +37,8 @@ class QuadraticSurrogate(Surrogate):
     explain, estimated from leave-one-out residuals. The ridge (on slopes and curvatures, not on e)
     is the one of the smallest leave-one-out error. With as many independent equations as
     parameters, no known noise and no error left, nothing is shrunk: a quadratic is recovered
-    exactly. Below that the fit is a ridge fit with minimum norm as its limit, and :attr:`note` says so.
+    exactly. Below that the fit is a ridge fit with minimum norm as its limit, and :attr:`note` says
+    so.
 
     Args:
         ridge: Relative to the mean squared column norm; None: by leave-one-out.

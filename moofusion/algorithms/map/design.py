@@ -92,9 +92,9 @@ def candidate_points(
 ) -> Array:
     """Candidates ``c = s d``, s in (0, largest_sum], d ~ Dirichlet(1).
 
-    They come from a scrambled Sobol sequence. Where bounds allow negative coefficients a tenth of the candidates have some. In spaces of
-    several groups every group mixes the common draw with one of its own. On a problem without
-    merge coefficients: a Sobol sequence of the bounds.
+    They come from a scrambled Sobol sequence. Where bounds allow negative coefficients a tenth of
+    the candidates have some. In spaces of several groups every group mixes the common draw with
+    one of its own. On a problem without merge coefficients: a Sobol sequence of the bounds.
     """
     space = getattr(problem, "space", None)
     size = 1 << (count - 1).bit_length()
