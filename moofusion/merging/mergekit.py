@@ -6,7 +6,8 @@ the reason. Two merges agree on average and not number by number: DARE draws oth
 by 1 / density as the paper has it, mergekit by what restores the L1 norm; and mergekit's slerp
 joins nearly parallel tensors by a line and does not interpolate norms, so tensors whose norms
 differ come out differently (on vision4 by up to a quarter of the change in a bias). Model Stock
-agrees where the experts' mean cosine is not negative. DELLA is refused: there mergekit scales whole tensors, the paper single entries.
+agrees where the experts' mean cosine is not negative. DELLA is refused: there mergekit scales
+whole tensors, the paper single entries.
 """
 
 from __future__ import annotations
