@@ -3,9 +3,11 @@
 mergekit (github.com/arcee-ai/mergekit, 0.1.5) multiplies task vectors by ``weight``, and divides by
 the sum of the weights where ``normalize`` is on. What has no exact counterpart here is refused with
 the reason. Two merges agree on average and not number by number: DARE draws other masks and scales
-by 1 / density as the paper has it, mergekit by what restores the L1 norm; and mergekit joins nearly
-parallel tensors (all of most fine-tuned models) on a line where spherical interpolation bends by a
-part in a thousand. DELLA is refused: there mergekit scales whole tensors, the paper single entries.
+by 1 / density as the paper has it, mergekit by what restores the L1 norm; and mergekit's slerp
+joins nearly parallel tensors by a line and does not interpolate norms, so tensors whose norms
+differ come out differently (on vision4 by up to a quarter of the change in a bias). Model Stock
+agrees where the experts' mean cosine is not negative. DELLA is refused: there mergekit scales
+whole tensors, the paper single entries.
 """
 
 from __future__ import annotations

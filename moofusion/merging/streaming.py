@@ -38,9 +38,10 @@ def merge_checkpoints(
 ) -> Path:
     """Merge checkpoints of one architecture and write the result, one tensor at a time.
 
-    Arithmetic is in float32, whatever the files hold; the result is rounded once. Memory is a few
-    times the largest tensor for ``linear`` and ``average``, whatever the number of experts, and
-    2 K + 3 times for other methods. Tensors that are no floats (buffers of positions) come from
+    Arithmetic is in float32, whatever the files hold; the result is rounded once. Memory is some
+    four times the largest tensor in float32 for ``linear`` and ``average``, whatever the number of
+    experts; other methods hold the tensor of all K experts and their work on it (``ties`` of two:
+    fifteen times). Tensors that are no floats (buffers of positions) come from
     the base; configuration, tokenizer and processor too. The folder appears when it is complete.
 
     A tensor has the same value as in a merge in memory with the same coefficients, to rounding;

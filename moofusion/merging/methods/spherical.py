@@ -30,8 +30,8 @@ class Slerp(MergeMethod):
     has the direction of their weighted Karcher mean, the u that minimizes
     ``sum_k w_k angle(u, v_k)^2`` (Buss & Fillmore 2001; for two experts the great circle,
     ``sin((1 - t) phi) v_1 + sin(t phi) v_2`` over ``sin(phi)``), and the norm
-    ``sum_k w_k |v_k|``. mergekit's ``karcher`` scales likewise; its ``slerp`` of two tensors of
-    different norms differs by second order in their difference.
+    ``sum_k w_k |v_k|``. mergekit's ``karcher`` scales likewise; its ``slerp`` does not
+    interpolate norms, and joins nearly parallel tensors by a line.
 
     Not linear in the coefficients and without gradient. Biases, norms and embeddings are tensors
     like all others; one in which an expert is all zero is averaged. One-hot coefficients give that
