@@ -178,7 +178,7 @@ class MergeSurrogate:
             models += [SURROGATES[kind]().fit(X, g) for g in np.asarray(constraints, float).T]
         self = cls(targets, models, Support(X), kind=kind, **place)
         if warn:
-            self._warn()
+            self.warn_if_poor()
         return self
 
     @property
@@ -299,7 +299,8 @@ class MergeSurrogate:
     def _repr_html_(self) -> str:
         return str(self.table().round(4).to_html())
 
-    def _warn(self) -> None:
+    def warn_if_poor(self) -> bool:
+        """Warn of objectives whose leave-one-out R^2 is below 0.5; whether there are any."""
         poor = [
             f"{name} ({model.loo.r2:.2f})"
             for name, model in zip(self.names, self.models, strict=True)
@@ -314,6 +315,7 @@ class MergeSurrogate:
                 EvaluationWarning,
                 stacklevel=3,
             )
+        return bool(poor)
 
     # ------------------------------------------------------------------ storage
 

@@ -107,6 +107,7 @@ class SurrogateAlgorithm(ProposalAlgorithm):
         self.evaluated = Population.new()
         self.stage = 0
         self._fitted: tuple[int, MergeSurrogate] | None = None
+        self._warned = False
         self._promised: list[Predicted] = []
 
     # ------------------------------------------------------------------ stages
@@ -176,6 +177,8 @@ class SurrogateAlgorithm(ProposalAlgorithm):
         """Surrogates fitted to everything evaluated so far."""
         if self._fitted is None or self._fitted[0] != len(self.evaluated):
             self._fitted = (len(self.evaluated), self._fit(self.evaluated))
+            # Once in a run: every round fits again.
+            self._warned = self._warned or self._fitted[1].warn_if_poor()
         return self._fitted[1]
 
     def _usable(self, population: Population) -> Population:
@@ -201,7 +204,6 @@ class SurrogateAlgorithm(ProposalAlgorithm):
             kind=self.surrogate_kind,
             constraints=self._constraint_values(usable),
             relevance=self._relevance(np.asarray(usable.get("F"), float)),
-            warn=True,
             **self._place(),
         )
 

@@ -186,7 +186,7 @@ class GradientMAP(MAP):
             G = np.vstack([np.full((len(self._X), G.shape[1]), np.nan), G])
         return MergeSurrogate.fit(
             both, known, self.targets, gradients=slopes, priors=priors, constraints=G,
-            warn=True, **self._place(),
+            **self._place(),
         )  # fmt: skip
 
 
