@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from pymoo.core.algorithm import Algorithm
 
-from moofusion.algorithms.entries import GRADIENT_ENTRIES
 from moofusion.algorithms.entry import AlgorithmEntry
 from moofusion.algorithms.evolution import EVOLUTION, start_sampling
+from moofusion.algorithms.gradient_entries import GRADIENT_ENTRIES
 from moofusion.algorithms.map.entries import MAP_ENTRIES
 from moofusion.algorithms.random_search import RandomSearch
 from moofusion.algorithms.soups import RewardedSoup, SimplexGrid

@@ -10,8 +10,8 @@ from pymoo.problems import get_problem as pymoo_problem
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from moofusion.algorithms import ALGORITHMS, RandomSearch, get_algorithm
-from moofusion.algorithms.entries import GRADIENT_ENTRIES
 from moofusion.algorithms.evolution import EVOLUTION
+from moofusion.algorithms.gradient_entries import GRADIENT_ENTRIES
 from moofusion.errors import ConfigurationError, UnknownNameError
 from moofusion.problems import Constraint
 
