@@ -199,20 +199,17 @@ def _seeds(text: str) -> int | list[int]:
 def _show(study: Study) -> None:
     frame = study.results().table()
     splits = [c.removeprefix("HV ") for c in frame.columns if c.startswith("HV ")]
-    table = Table(
-        "problem",
-        "algorithm",
-        title="normalized hypervolume of the reported fronts, mean ± sd over seeds",
-        caption="reference point 1.1 in every objective; 0 is the best anchor, 1 the worst",
-        title_justify="left",
-        caption_justify="left",
+    for problem, rows in frame.groupby("problem", sort=False):
+        table = Table(title=f"{problem}: normalized hypervolume, mean ± sd", title_justify="left")
+        table.add_column("algorithm", overflow="fold")
+        for column in ("seeds", *splits, "points"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for _, row in rows.iterrows():
+            volumes = (f"{row[f'HV {s}']:.4f} ± {row[f'sd {s}']:.4f}" for s in splits)
+            table.add_row(row["algorithm"], str(row["seeds"]), *volumes, f"{row['points']:.0f}")
+        screen.print(table)
+    screen.print(
+        "of the reported fronts, over seeds; reference point 1.1 in every objective: 0 is the best "
+        "anchor, 1 the worst"
     )
-    for column in ("seeds", *splits, "points"):
-        table.add_column(column, justify="right")
-    for _, row in frame.iterrows():
-        volumes = (f"{row[f'HV {s}']:.4f} ± {row[f'sd {s}']:.4f}" for s in splits)
-        table.add_row(
-            row["problem"], row["algorithm"], str(row["seeds"]), *volumes, f"{row['points']:.0f}"
-        )
-    screen.print(table)
     screen.print(f"next: moofusion report {study.path} --out report", highlight=False)
