@@ -19,9 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moofusion.algorithms import (
+        MAP,
+        BayesianMAP,
+        GradientMAP,
+        NestedMAP,
         ParetoRouter,
         PWEMoE,
         RandomSearch,
+        ReferenceMAP,
         RewardedSoup,
         Scalarization,
         ScaledSoup,
@@ -44,6 +49,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "moofusion.algorithms": (
+        "BayesianMAP",
+        "GradientMAP",
+        "MAP",
+        "NestedMAP",
+        "ReferenceMAP",
         "PWEMoE",
         "ParetoRouter",
         "RandomSearch",
@@ -68,16 +78,21 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "MAP",
+    "BayesianMAP",
     "Constraint",
     "Front",
     "FunctionTask",
+    "GradientMAP",
     "ImageClassification",
     "MergeProblem",
     "ModelPool",
+    "NestedMAP",
     "PWEMoE",
     "ParameterLayout",
     "ParetoRouter",
     "RandomSearch",
+    "ReferenceMAP",
     "RewardedSoup",
     "Scalarization",
     "ScaledSoup",

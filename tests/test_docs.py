@@ -119,7 +119,7 @@ def test_defaults_in_the_table_are_the_real_ones():
 
 
 @pytest.mark.parametrize(
-    "name", ["how-it-works.md", "own-metric.md", "merge-methods.md", "pwemoe.md"]
+    "name", ["how-it-works.md", "own-metric.md", "merge-methods.md", "pwemoe.md", "map.md"]
 )
 def test_the_code_of_a_page_runs(name, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,6 @@
 """How fronts are searched: pymoo algorithms of our own, and all of them by name."""
 
+from moofusion.algorithms.map import MAP, BayesianMAP, GradientMAP, NestedMAP, ReferenceMAP
 from moofusion.algorithms.preferences import parse_preference, preference_grid, simplex_lattice
 from moofusion.algorithms.proposal import ListedProposals, ProposalAlgorithm
 from moofusion.algorithms.pwemoe import ParetoRouter, PWEMoE, RouterTraining
@@ -12,13 +13,18 @@ from moofusion.algorithms.soups import RewardedSoup, ScaledSoup, SimplexGrid
 
 __all__ = [
     "ALGORITHMS",
+    "MAP",
     "AlgorithmEntry",
+    "BayesianMAP",
     "CoefficientSampling",
+    "GradientMAP",
     "ListedProposals",
+    "NestedMAP",
     "PWEMoE",
     "ParetoRouter",
     "ProposalAlgorithm",
     "RandomSearch",
+    "ReferenceMAP",
     "RewardedSoup",
     "RouterTraining",
     "Scalarization",
