@@ -29,7 +29,10 @@ _STEP = 0.05
 
 
 class GradientMAP(MAP):
-    """MAP from gradients: m points give ``m (K + 1)`` equations instead of m.
+    """MAP from gradients: ``n_var + 1`` points determine a quadratic.
+
+    Gradients at m points tell its curvature along their m - 1 differences, so that fewer points
+    leave some of it to the ridge, however many equations they count.
 
     Gradients of all losses are taken at `n_gradients` points first; each costs three evaluations,
     which the cost axis sees (``problem.gradient_observers``), and is not an evaluation of its own:
@@ -39,7 +42,7 @@ class GradientMAP(MAP):
     The rest of the budget verifies the predicted front in rounds, as in :class:`MAP`.
 
     Args:
-        n_gradients: Points with gradients; by default ``ceil((n_var + 2) / 2) + 1``.
+        n_gradients: Points with gradients; by default ``n_var + 1``.
         n_samples: Evaluations before the first front; by default none where all objectives are
             losses, else ``n_var + 3``, at most half of the budget.
         n_verify: Points of the predicted front that are evaluated; by default the rest of the
@@ -155,7 +158,7 @@ class GradientMAP(MAP):
         if self.design == "curvature":
             step = np.where(middle[0] + _STEP <= self.problem.xu, _STEP, -_STEP)
             return np.vstack([middle, middle + np.diag(step)])
-        count = self.n_gradients or -(-(n + 2) // 2) + 1
+        count = self.n_gradients or n + 1
         candidates = candidate_points(self.problem, _REACH, self.random_state, count=_CANDIDATES)
         return _d_optimal_gradients(candidates, middle, count)
 
