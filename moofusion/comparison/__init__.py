@@ -14,6 +14,7 @@ from moofusion.comparison.store import Store
 from moofusion.comparison.study import Study
 from moofusion.comparison.study_data import StudyData
 from moofusion.comparison.study_spec import read_study
+from moofusion.comparison.surrogate_plots import plot_calibration, plot_contours, plot_predicted
 from moofusion.comparison.thinning import thin
 
 __all__ = [
@@ -33,7 +34,10 @@ __all__ = [
     "measure_adherence",
     "meeting",
     "nondominated",
+    "plot_calibration",
+    "plot_contours",
     "plot_front",
+    "plot_predicted",
     "pooled_result",
     "read_study",
     "search",
