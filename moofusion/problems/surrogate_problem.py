@@ -72,10 +72,16 @@ class SurrogateProblem(Problem):
         found = {"F": F, "std": std}
         if self.n_ieq_constr:
             found["G"] = np.hstack([*columns, self.surrogate.constraints(rows)])
-        if "dF" in out:
+        if "dF" in out and not self.elementwise:
             found["dF"] = self.surrogate.gradients(rows)
         single = self.elementwise and np.ndim(X) == 1
         out.update({key: value[0] if single else value for key, value in found.items()})
+
+    def _evaluate_elementwise(self, X: Any, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        super()._evaluate_elementwise(X, out, *args, **kwargs)
+        # pymoo does not tell single evaluations what is asked for.
+        if "dF" in out:
+            out["dF"] = self.surrogate.gradients(X)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SurrogateProblem:
         # Fitted surrogates do not change: copies share them.

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -353,7 +354,8 @@ class MergeSurrogate:
         """
         path = Path(path)
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here, since numpy leaves a broken archive open.
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             meta = json.loads(str(arrays.pop("meta")))
             if meta["format"] != _FORMAT:
@@ -370,7 +372,8 @@ class MergeSurrogate:
                 for i, kind in enumerate(meta["models"])
             ]
             support = Support.restore(_nested("support", arrays))
-        except (OSError, KeyError, ValueError, TypeError) as error:
+        # numpy says EOFError of an empty file, BadZipFile of one that was cut short.
+        except (OSError, EOFError, BadZipFile, KeyError, ValueError, TypeError) as error:
             raise RunError(f"{path}: not a surrogate file of moofusion ({error})") from error
         return cls(
             targets, models, support, kind=meta["kind"], space=space,
