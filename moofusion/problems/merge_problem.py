@@ -354,6 +354,14 @@ class MergeProblem(Problem):
         else:
             self._evaluate_rows(np.asarray(X, float), out)
 
+    def _evaluate_elementwise(
+        self, X: Array, out: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        super()._evaluate_elementwise(X, out, *args, **kwargs)
+        # pymoo does not tell single evaluations what is asked for.
+        if "dF" in out:
+            out["dF"] = self._jacobians(np.asarray(X, float))
+
     def _evaluate_rows(self, X: Array, out: dict[str, Any]) -> None:
         pairs = [self._recorded(x, self.split) for x in X]
         found = [evaluation for evaluation, _ in pairs]

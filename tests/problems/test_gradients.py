@@ -151,3 +151,13 @@ def test_a_task_without_training_data_or_loss_says_so():
         problem.loss_and_grad(np.zeros(3), "size", split="search")
     with pytest.raises(ConfigurationError, match="'a' has no samples"):
         problem.loss_and_grad(np.zeros(3), "a", indices=np.array([], int))
+
+
+def test_single_evaluations_give_the_same_jacobian():
+    X = np.array([[0.3, 0.2, 0.1], [0.0, 0.5, 0.4]])
+    whole = tiny.net_problem(objective="loss").evaluate(X, return_values_of=["F", "dF"])
+    single = tiny.net_problem(objective="loss", elementwise=True)
+    for found, expected in zip(
+        single.evaluate(X, return_values_of=["F", "dF"]), whole, strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
