@@ -26,8 +26,10 @@ Source: TypeAlias = "SurrogateAlgorithm | MergeSurrogate"
 _DESIGN = "#f4f5f7"
 _VERIFIED = "#d55e00"
 _POINT = "#0072b2"
+_RING = "#f781bf"
 _WORSE = "#d55e00"
 _BETTER = "#009e73"
+_FRONT = "real front"
 _COLUMNS = 4
 _GRID = 81
 
@@ -44,7 +46,8 @@ def plot_contours(
 
     Metrics are drawn as they are measured. Pale is what lies outside the sampled support, where the
     surrogate extrapolates. Evaluated points are projected onto the two coefficients: all of
-    them are drawn, whatever their other coefficients.
+    them are drawn, whatever their other coefficients. Rings mark the real front, which is what is
+    non-dominated among everything evaluated.
 
     Args:
         source: A MAP algorithm after its run, or fitted surrogates. The algorithm tells the design
@@ -218,7 +221,8 @@ def _points(source: Source) -> tuple[MergeSurrogate, dict[str, Array]]:
     verified = source.predicted.X
     sent = {row.tobytes() for row in verified}
     design = X[[row.tobytes() not in sent for row in X]]
-    return surrogate, {"design": design, "verified": verified}
+    front = np.asarray(source.opt.get("X"), float)
+    return surrogate, {"design": design, "verified": verified, _FRONT: front}
 
 
 def _names(surrogate: MergeSurrogate) -> Sequence[str]:
@@ -262,6 +266,7 @@ def _draw_groups(axes: Axes, groups: dict[str, Array], pair: list[int]) -> None:
     looks: dict[str, dict[str, Any]] = {
         "predicted": {"marker": "X", "c": "#f0e442", "s": 36, "edgecolors": INK, "linewidths": 0.8},
         "verified": {"marker": "o", "c": _VERIFIED, "s": 34, "edgecolors": "white"},
+        _FRONT: {"marker": "o", "c": "none", "s": 90, "edgecolors": _RING, "linewidths": 1.6},
     }
     plainly = {"marker": "o", "c": _DESIGN, "s": 24, "edgecolors": INK}
     for i, (label, X) in enumerate(groups.items()):

@@ -61,7 +61,7 @@ def _inside(figure):
     )
 
 
-def test_contours_show_every_evaluated_point_once(run):
+def test_contours_show_every_evaluated_point_and_the_front(run):
     figure = plot_contours(run, "b", "a", predicted=[np.full(run.problem.n_var, 0.25)])
     assert _inside(figure)
     panels = figure.axes[: run.problem.n_obj]
@@ -74,6 +74,7 @@ def test_contours_show_every_evaluated_point_once(run):
         X = run.evaluated.get("X").astype(float)[:, [1, 0]]
         assert sorted(map(tuple, both)) == sorted(map(tuple, X))
         assert _drawn(axes, "predicted").tolist() == [[0.25, 0.25]]
+        assert (_drawn(axes, "real front") == run.opt.get("X")[:, [1, 0]]).all()
         (low, high), (bottom, top) = axes.get_xlim(), axes.get_ylim()
         assert low <= X[:, 0].min() <= X[:, 0].max() <= high
         assert bottom <= X[:, 1].min() <= X[:, 1].max() <= top

@@ -344,21 +344,22 @@ class SurrogateAlgorithm(ProposalAlgorithm):
     def gap(self) -> pd.DataFrame:
         """What predicted fronts promised too much: real minus predicted objective.
 
-        One row per objective: mean, mean absolute and largest; positive means that the real merge
-        was worse than predicted.
+        One row per objective: mean, mean absolute and largest, and over how many points; positive
+        means that the real merge was worse than predicted. Where a variant predicts some objectives
+        only (:class:`NestedMAP`), the others do not count.
         """
         import pandas as pd
 
         predicted = self.predicted
-        short = self.measured(predicted.X) - predicted.F
-        if not len(short):
-            short = np.full((1, self.problem.n_obj), np.nan)
+        short = pd.DataFrame(
+            self.measured(predicted.X) - predicted.F,
+            columns=pd.Index([t.name for t in self.targets], name="objective"),
+        )
         return pd.DataFrame(
             {
-                "mean": short.mean(axis=0),
-                "mean absolute": np.abs(short).mean(axis=0),
-                "largest": short.max(axis=0),
-                "points": len(predicted.X),
-            },
-            index=pd.Index([t.name for t in self.targets], name="objective"),
+                "mean": short.mean(),
+                "mean absolute": short.abs().mean(),
+                "largest": short.max(),
+                "points": short.count(),
+            }
         )

@@ -1,5 +1,7 @@
 """MAP: within its budget, inside what was sampled, learning from everything it has paid for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
@@ -123,14 +125,22 @@ def test_the_optimum_is_the_archive_of_everything():
     assert {tuple(f) for f in result.F} == {tuple(f) for f in front}
 
 
+def test_base_experts_and_the_uniform_merge_are_evaluated():
+    # The public code samples a cube or its corners and evaluates none of them.
+    X = np.asarray(run(MAP()).algorithm.evaluated.get("X"), float)
+    for row in [np.zeros(3), np.full(3, 1 / 3), *np.eye(3)]:
+        assert (np.abs(X - row).max(axis=1) < 1e-9).any()
+    # Three of them and more are convex combinations of the experts.
+    convex = np.isclose(X.sum(axis=1), 1) & (X.min(axis=1) >= 0)
+    assert convex.sum() > 3
+
+
 def test_failed_candidates_are_left_out_of_the_fit():
     problem = tiny.net_problem()
     measure = problem.evaluator.measure
     spoiled = []
 
     def broken(L, split, **options):
-        from dataclasses import replace
-
         found = measure(L, split, **options)
         if len(spoiled) < 2 and split == "search" and 0.2 < L.sum() < 0.9:
             spoiled.append(L)
@@ -177,6 +187,33 @@ def test_nested_merging_follows_the_preference():
     assert chosen[0][2] < chosen[1][2]
     cosine = run(NestedMAP(pairing="cosine"), budget=27).algorithm
     assert cosine.chosen.shape == (3,)
+
+
+def test_nested_merging_compares_groups_on_one_scale(monkeypatch):
+    # The public code sets percentages of one task against fractions of another.
+    plain = run(NestedMAP(), budget=27).algorithm
+    problem = tiny.net_problem()
+    task = problem.tasks[1]
+    evaluate = task.evaluate
+
+    def in_percent(module, split):
+        found = evaluate(module, split)
+        return replace(found, metrics={k: 100 * v for k, v in found.metrics.items()})
+
+    monkeypatch.setattr(task, "evaluate", in_percent)
+    task.objective = replace(task.objective, best=100.0, worst=100.0)
+    scaled = run(NestedMAP(), problem, budget=27).algorithm
+    assert problem.anchors().F[0, 1] > 1
+    np.testing.assert_array_equal(scaled.evaluated.get("X")[:6], plain.evaluated.get("X")[:6])
+    np.testing.assert_allclose(scaled._groups[-1].quality, plain._groups[-1].quality, atol=0.05)
+
+
+def test_the_gap_counts_what_was_predicted_alone():
+    algorithm = run(NestedMAP(), tiny.net_problem("abcd", list("abcd")), budget=40).algorithm
+    gap = algorithm.gap()
+    assert np.isfinite(gap.to_numpy(float)).all()
+    assert gap["points"].max() <= len(algorithm.predicted.X)
+    assert gap["points"].min() < len(algorithm.predicted.X)
 
 
 def test_the_published_procedure_samples_the_cube():
