@@ -13,7 +13,7 @@ from moofusion.algorithms.map.design import (
     candidate_points,
     d_optimal,
     default_samples,
-    reach,
+    shell,
 )
 from moofusion.errors import ConfigurationError
 from moofusion.surrogates import n_parameters
@@ -30,7 +30,7 @@ class MAP(SurrogateAlgorithm):
     """Model merging with amortized Pareto fronts: design, fit, search, verify.
 
     1. *Design*: the uniform merge, experts, base, a pilot along the uniform direction that tells
-       how far coefficients may reach, and the rest greedily D-optimal for a quadratic.
+       which coefficient sums are worth it, and the rest greedily D-optimal for a quadratic.
     2. *Fit*: a surrogate of each metric on its link scale (see :class:`MergeSurrogate`).
     3. *Search*: a pymoo algorithm on the surrogates, within the sampled support, for free.
     4. *Verify*: the points of the predicted front that promise most are really evaluated, in
@@ -41,8 +41,8 @@ class MAP(SurrogateAlgorithm):
     and fewer samples make a ridge fit, which the surrogate's table says.
 
     Args:
-        n_samples: Points of the design; by default 1.25 times the parameters, but at most half of
-            the budget.
+        n_samples: Points of the design; by default as many as parameters, but at most half of the
+            budget.
         n_verify: Points of the predicted front that are evaluated; by default the rest of the
             budget, else 20.
         rounds: Rounds in which they are evaluated.
@@ -53,7 +53,7 @@ class MAP(SurrogateAlgorithm):
         **kwargs: Passed to :class:`pymoo.core.algorithm.Algorithm`.
 
     Attributes:
-        reach: Largest coefficient sum of the design, once the pilot was evaluated.
+        sums: Interval of coefficient sums that is sampled, once the pilot was evaluated.
 
     Source: Li et al. 2024, MAP (arXiv:2406.07529). Design, link, weights, support, and
     verification are ours; :class:`ReferenceMAP` is the published procedure.
@@ -89,7 +89,7 @@ class MAP(SurrogateAlgorithm):
         if n_verify is not None and n_verify < 0:
             raise ConfigurationError(f"n_verify must be at least 0, got {n_verify}")
         self.n_samples, self.n_verify, self.rounds = n_samples, n_verify, rounds
-        self.reach = 1.5
+        self.sums = (0.0, 1.5)
 
     def _plan(self) -> Array:
         done = len(self.evaluated)
@@ -109,15 +109,15 @@ class MAP(SurrogateAlgorithm):
         return size if self.budget is None else min(size, self.budget)
 
     def _designed(self, count: int) -> Array:
-        """The D-optimal rest of the design, within the reach that the pilot found."""
+        """The D-optimal rest of the design, at the coefficient sums that the pilot found."""
         assert self.random_state is not None
         known = {row.tobytes(): total for row, total in zip(self._anchors, self._sums, strict=True)}
         usable = self._usable(self.evaluated)
         X = np.asarray(usable.get("X"), float)
         totals = np.array([known.get(row.tobytes(), np.nan) for row in X])
         pilot = np.isfinite(totals)
-        self.reach = reach(totals[pilot], np.asarray(usable.get("F"), float)[pilot])
-        candidates = self._new(candidate_points(self.problem, self.reach, self.random_state))
+        self.sums = shell(totals[pilot], np.asarray(usable.get("F"), float)[pilot])
+        candidates = self._new(candidate_points(self.problem, self.sums, self.random_state))
         return d_optimal(candidates, X, count)
 
     def _front(self, verified: int) -> Array:

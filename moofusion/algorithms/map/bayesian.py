@@ -107,7 +107,7 @@ class BayesianMAP(MAP):
         errors = np.mean(
             [(m.loo.observed - m.loo.predicted) ** 2 for m in self.surrogate.models], 0
         )
-        candidates = self._new(candidate_points(self.problem, self.reach, self.random_state))
+        candidates = self._new(candidate_points(self.problem, self.sums, self.random_state))
         bins, own = self._bins(candidates), self._bins(X)
         overall = errors.mean() + errors.var() / 2
         score = np.empty(len(candidates))
@@ -125,5 +125,5 @@ class BayesianMAP(MAP):
     def _bins(self, X: Array) -> NDArray[np.int64]:
         """Bin of each decision vector: leading variable, and tenth of the range of the sum."""
         total = X.sum(axis=1)
-        layer = np.clip((total / self.reach * _BINS).astype(int), 0, _BINS - 1)
+        layer = np.clip((total / self.sums[1] * _BINS).astype(int), 0, _BINS - 1)
         return np.asarray(X.argmax(axis=1) * _BINS + layer, np.int64)

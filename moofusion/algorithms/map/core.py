@@ -34,6 +34,9 @@ Array = NDArray[np.float64]
 Search: TypeAlias = str | Algorithm | Callable[[SurrogateProblem], Algorithm]
 
 _POPULATION = 100
+# Candidates between evaluated points, and how many of their front join that of the search.
+_SCATTERED = 4096
+_KEPT = 300
 # Normalized objective by which a point behind the front counts half in the misfit of the fit.
 _BEHIND = 0.1
 # Decision vectors closer than this, in units of the bounds, are the same candidate.
@@ -256,7 +259,19 @@ class SurrogateAlgorithm(ProposalAlgorithm):
         pop = Population.merge(result.opt, result.pop)
         X = np.asarray(pop.get("X"), float)
         feasible = np.asarray(pop.get("CV"), float).ravel() <= 0
-        return self._new(X[feasible])
+        return self._new(np.vstack([X[feasible], self._scattered(problem)]))
+
+    def _scattered(self, problem: SurrogateProblem) -> Array:
+        """Predicted front of many candidates between evaluated points.
+
+        A population of a hundred is a coarse front of four objectives.
+        """
+        assert self.random_state is not None
+        X = self._between(problem.surrogate.support.X, _SCATTERED)
+        F, G = problem.evaluate(X, return_values_of=["F", "G"])
+        X, F = X[(G <= 0).all(axis=1)], F[(G <= 0).all(axis=1)]
+        X = X[moocore.is_nondominated(F)] if len(X) else X
+        return np.asarray(X[self.random_state.permutation(len(X))[:_KEPT]])
 
     def _surrogate_problem(self, surrogate: MergeSurrogate, optimism: float) -> SurrogateProblem:
         return surrogate.problem(optimism=optimism)

@@ -15,29 +15,33 @@ __all__ = [
     "candidate_points",
     "d_optimal",
     "default_samples",
-    "reach",
     "sampled_sums",
+    "shell",
 ]
 
 Array = NDArray[np.float64]
 
 # Sums of the coefficients at which the uniform merge is tried, as far as the bounds allow.
-_PILOT = (1.0, 1.5, 2.0)
-# Without a pilot, and at least with one, coefficients sum to at most this.
-_LEAST_REACH = 1.25
+_PILOT = (1.0, 1.6)
+# The best sum is never taken to be shorter than this.
+_LEAST_BEST = 0.6
+# The best sum may lie beyond the longest merge of the pilot by this factor.
+_BEYOND = 1.5
+# Relative distance from the top of a parabola at which a tenth of it is lost (0.3 squared).
+_LOSS = 0.3
 _CANDIDATES = 1024
 # Share of candidates with slightly negative coefficients, where the bounds allow any.
 _NEGATIVE = 0.1
 
 
 def default_samples(n_var: int, budget: int) -> int:
-    """Points of the design: a quarter more than parameters, but at most half of the budget.
+    """Points of the design: as many as parameters, but at most half of the budget.
 
     Example:
         >>> default_samples(2, 40), default_samples(8, 60)
-        (8, 30)
+        (6, 30)
     """
-    return max(min(-(-5 * n_parameters(n_var) // 4), -(-budget // 2)), min(n_var + 1, budget))
+    return max(min(n_parameters(n_var), -(-budget // 2)), min(n_var + 3, budget))
 
 
 def anchor_points(problem: Any) -> tuple[Array, Array]:
@@ -62,35 +66,46 @@ def anchor_points(problem: Any) -> tuple[Array, Array]:
     return X[keep], totals[keep]
 
 
-def reach(sums: Array, F: Array) -> float:
-    """Largest coefficient sum worth sampling, from merges along the uniform direction.
+def shell(sums: Array, F: Array) -> tuple[float, float]:
+    """Interval of coefficient sums around the best one, from merges along the uniform direction.
 
-    Beyond the best of them, the sum at which half of what it gains over the worst is lost again;
-    where nothing is lost, a quarter more than the longest.
+    A parabola through the base follows the mean gain over the worst merge; the sums at which up to
+    a tenth of its maximum is lost are kept. Shorter and longer merges rarely stand on a front.
+    Where the gain does not bend down yet, half as far again as the pilot takes the place of the
+    maximum; without a pilot, a sum of one.
 
     Args:
         sums: Coefficient sums, shape ``(P,)``.
         F: Objectives, shape ``(P, M)``.
+
+    Example:
+        >>> sums = np.array([0.0, 1.0, 1.6])
+        >>> shell(sums, (1 - sums[:, None] / 1.2) ** 2)
+        (0.84, 1.56)
     """
-    if len(sums) < 3:
-        return _LEAST_REACH + 0.25
-    order = np.argsort(sums)
-    sums, F = sums[order], F[order]
-    width = np.ptp(F, axis=0)
-    gain = ((F.max(axis=0) - F) / np.where(width > 0, width, 1.0)).mean(axis=1)
-    best = int(gain.argmax())
-    half = gain[best] / 2
-    for i in range(best + 1, len(sums)):
-        if gain[i] < half:
-            step = (gain[i - 1] - half) / (gain[i - 1] - gain[i])
-            return max(float(sums[i - 1] + step * (sums[i] - sums[i - 1])), _LEAST_REACH)
-    return max(1.25 * float(sums[-1]), _LEAST_REACH)
+    best = 1.0
+    if len(sums) >= 3:
+        width = np.ptp(F, axis=0)
+        gain = ((F.max(axis=0) - F) / np.where(width > 0, width, 1.0)).mean(axis=1)
+        gain = gain - gain[sums.argmin()]
+        rows = np.stack([sums, sums**2], axis=1)
+        slope, bend = np.linalg.lstsq(rows, gain, rcond=None)[0]
+        if bend < 0:
+            best = float(-slope / (2 * bend))
+        else:
+            best = np.inf if slope > 0 else float(sums[gain.argmax()])
+        best = float(np.clip(best, _LEAST_BEST, _BEYOND * sums.max()))
+    return round((1 - _LOSS) * best, 9), round((1 + _LOSS) * best, 9)
 
 
 def candidate_points(
-    problem: Any, largest_sum: float, rng: np.random.Generator, *, count: int = _CANDIDATES
+    problem: Any,
+    sums: tuple[float, float],
+    rng: np.random.Generator,
+    *,
+    count: int = _CANDIDATES,
 ) -> Array:
-    """Candidates ``c = s d``, s in (0, largest_sum], d ~ Dirichlet(1).
+    """Candidates ``c = s d``, s uniform between the two `sums`, d ~ Dirichlet(1).
 
     They come from a scrambled Sobol sequence. Where bounds allow negative coefficients a tenth of
     the candidates have some. In spaces of several groups every group mixes the common draw with
@@ -106,12 +121,13 @@ def candidate_points(
     # Exponential variates scaled to sum one are Dirichlet(1).
     exponential = -np.log1p(-np.clip(cube[:, 1:], 0, 1 - 1e-12))
     direction = exponential / np.maximum(exponential.sum(axis=1, keepdims=True), 1e-12)
-    L = (largest_sum * cube[:, :1] * direction)[:, None, :]
+    length = sums[0] + (sums[1] - sums[0]) * cube[:, :1]
+    L = (length * direction)[:, None, :]
     if float(np.min(problem.xl)) < 0:
         some = rng.random(size) < _NEGATIVE
         L[some] -= rng.uniform(0, 0.2, (int(some.sum()), 1, K))
     if G > 1:
-        own = largest_sum * cube[:, :1, None] * rng.dirichlet(np.ones(K), size=(size, G))
+        own = length[:, :, None] * rng.dirichlet(np.ones(K), size=(size, G))
         mix = rng.uniform(0, 1, (size, 1, 1))
         L = (1 - mix) * L + mix * own
     return np.asarray(space.decision(L))

@@ -23,7 +23,8 @@ Array = NDArray[np.float64]
 _DESIGNS = ("spread", "curvature")
 _LOSS = Metric("loss", "min")
 _CANDIDATES = 256
-_REACH = 1.5
+# Coefficient sums at which gradients are taken: there is no pilot.
+_SUMS = (0.4, 1.5)
 # Step of the finite differences of gradients, in coefficients.
 _STEP = 0.05
 
@@ -138,7 +139,7 @@ class GradientMAP(MAP):
 
     def _designed_rest(self, count: int) -> Array:
         assert self.random_state is not None
-        candidates = self._new(candidate_points(self.problem, _REACH, self.random_state))
+        candidates = self._new(candidate_points(self.problem, _SUMS, self.random_state))
         return candidates[:count]
 
     def _take_gradients(self) -> None:
@@ -159,7 +160,7 @@ class GradientMAP(MAP):
             step = np.where(middle[0] + _STEP <= self.problem.xu, _STEP, -_STEP)
             return np.vstack([middle, middle + np.diag(step)])
         count = self.n_gradients or n + 1
-        candidates = candidate_points(self.problem, _REACH, self.random_state, count=_CANDIDATES)
+        candidates = candidate_points(self.problem, _SUMS, self.random_state, count=_CANDIDATES)
         return _d_optimal_gradients(candidates, middle, count)
 
     # ------------------------------------------------------------------ surrogate

@@ -126,6 +126,9 @@ class ReferenceMAP(SurrogateAlgorithm):
         box = surrogate.xl, surrogate.xu
         return np.asarray(self.random_state.uniform(*box, (100, self.problem.n_var)))
 
+    def _scattered(self, problem: SurrogateProblem) -> Array:
+        return np.empty((0, problem.n_var))
+
     def _promise(self, count: int, *, optimism: float = 0.0) -> Array:
         surrogate = self.surrogate
         X = self._searched(surrogate)

@@ -9,7 +9,7 @@ from pymoo.algorithms.moo.nsga2 import NSGA2
 from pymoo.optimize import minimize
 
 from moofusion.algorithms.map import MAP, BayesianMAP, GradientMAP, NestedMAP, ReferenceMAP
-from moofusion.algorithms.map.design import anchor_points, candidate_points, d_optimal
+from moofusion.algorithms.map.design import anchor_points, candidate_points, d_optimal, shell
 from moofusion.errors import ConfigurationError, UnknownNameError
 from moofusion.merging import GroupWise
 from moofusion.surrogates import n_parameters
@@ -48,7 +48,7 @@ def test_the_design_determines_a_quadratic(K, rng):
     assert tuple(np.full(K, round(1 / K, 9))) in rows
     assert {tuple(row) for row in np.eye(K).tolist()} <= rows
     p = n_parameters(K)
-    candidates = candidate_points(problem, 1.5, rng)
+    candidates = candidate_points(problem, (0.4, 1.5), rng)
     X = np.vstack([anchors, d_optimal(candidates, anchors, max(p - len(anchors), 0))])
     # With a few more than p where the anchors are on one line through the base.
     if np.linalg.matrix_rank(quadratic_features(X)) < p:
@@ -59,7 +59,7 @@ def test_the_design_determines_a_quadratic(K, rng):
 
 def test_the_design_beats_random_points_in_the_determinant(rng):
     problem = Stand(4)
-    candidates = candidate_points(problem, 1.5, rng)
+    candidates = candidate_points(problem, (0.4, 1.5), rng)
     anchors, _ = anchor_points(problem)
 
     def volume(X):
@@ -70,6 +70,23 @@ def test_the_design_beats_random_points_in_the_determinant(rng):
     for _ in range(20):
         drawn = candidates[rng.choice(len(candidates), 12, replace=False)]
         assert chosen > volume(np.vstack([anchors, drawn]))
+
+
+def test_candidates_have_the_sums_around_the_best_of_the_pilot(rng):
+    sums = np.array([1.0, 0.0, 1.6])
+    F = 1 - np.array([[0.4, 3.0], [0.1, 1.0], [0.38, 2.8]])  # best between the last two
+    low, high = shell(sums, F)
+    assert 0.8 < low < 0.9 < 1.5 < high < 1.7
+    X = candidate_points(Stand(4), (low, high), rng)
+    assert X.min() >= 0
+    assert low - 1e-9 <= X.sum(axis=1).min()
+    assert X.sum(axis=1).max() <= high + 1e-9
+    # Still rising at the end of the pilot: beyond it, but not without limit.
+    assert shell(sums, -sums[:, None])[1] == pytest.approx(1.3 * 1.5 * 1.6)
+    # Nothing but losses: short merges, but not the base alone.
+    assert shell(sums, sums[:, None])[0] > 0.3
+    # No pilot.
+    assert shell(sums[:1], F[:1]) == (0.7, 1.3)
 
 
 @pytest.mark.parametrize("name", ALL)
