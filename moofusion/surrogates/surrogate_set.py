@@ -300,8 +300,8 @@ class MergeSurrogate:
     def _repr_html_(self) -> str:
         return str(self.table().round(4).to_html())
 
-    def warn_if_poor(self) -> bool:
-        """Warn of objectives whose leave-one-out R^2 is below 0.5; whether there are any."""
+    def warn_if_poor(self) -> None:
+        """Warn of objectives whose leave-one-out R^2 is below 0.5."""
         poor = [
             f"{name} ({model.loo.r2:.2f})"
             for name, model in zip(self.names, self.models, strict=True)
@@ -316,7 +316,6 @@ class MergeSurrogate:
                 EvaluationWarning,
                 stacklevel=3,
             )
-        return bool(poor)
 
     # ------------------------------------------------------------------ storage
 

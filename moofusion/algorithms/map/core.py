@@ -110,7 +110,6 @@ class SurrogateAlgorithm(ProposalAlgorithm):
         self.evaluated = Population.new()
         self.stage = 0
         self._fitted: tuple[int, MergeSurrogate] | None = None
-        self._warned = False
         self._promised: list[Predicted] = []
 
     # ------------------------------------------------------------------ stages
@@ -173,6 +172,11 @@ class SurrogateAlgorithm(ProposalAlgorithm):
         self._next_stage()
         return not len(self._queue)
 
+    def _finalize(self) -> None:
+        # Not earlier: a design of as many points as parameters leaves nothing to judge it by.
+        if self._fitted is not None:
+            self.surrogate.warn_if_poor()
+
     # ------------------------------------------------------------------ surrogate
 
     @property
@@ -180,8 +184,6 @@ class SurrogateAlgorithm(ProposalAlgorithm):
         """Surrogates fitted to everything evaluated so far."""
         if self._fitted is None or self._fitted[0] != len(self.evaluated):
             self._fitted = (len(self.evaluated), self._fit(self.evaluated))
-            # Once in a run: every round fits again.
-            self._warned = self._warned or self._fitted[1].warn_if_poor()
         return self._fitted[1]
 
     def _usable(self, population: Population) -> Population:
