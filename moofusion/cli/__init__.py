@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from moofusion.cli import baselines, catalogue, merge, search, study
+from moofusion.cli import baselines, bench, catalogue, merge, search, study
 from moofusion.cli.display import err, escape, screen, show_warning
 from moofusion.errors import MoofusionError
 
@@ -29,6 +29,7 @@ app.command()(merge.export_recipe)
 app.command()(study.compare)
 app.command()(study.status)
 app.command()(study.report)
+app.command()(bench.bench)
 app.command()(catalogue.problems)
 app.command()(catalogue.algorithms)
 app.command()(catalogue.describe)

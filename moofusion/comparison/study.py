@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import warnings
@@ -15,7 +16,7 @@ import numpy as np
 from moofusion.algorithms.soups import owners
 from moofusion.comparison.cell import Budget, metric_list, run_cell
 from moofusion.comparison.store import Cell, Store
-from moofusion.errors import ConfigurationError, RunError
+from moofusion.errors import ConfigurationError, RunError, UnknownNameError
 from moofusion.merging import MergeMethod, make_method
 from moofusion.problems import MergeProblem, ProblemSpec, get_problem
 from moofusion.problems.merge_problem import Anchors
@@ -124,6 +125,25 @@ class Study:
             f"Study({len(self._problems)} problems x {len(self.algorithms)} algorithms x "
             f"{len(self.seeds)} seeds, {self.budget}, {self.path})"
         )
+
+    def only(self, problem: str, algorithm: str, seed: int) -> Study:
+        """The study of one of its runs alone, in the same store.
+
+        Raises:
+            UnknownNameError: No problem has that title, or there is no such algorithm or seed.
+        """
+        titles = {p.title: p for p in self._problems}
+        if problem not in titles:
+            raise UnknownNameError("problem of the study", problem, titles)
+        if algorithm not in self.algorithms:
+            raise UnknownNameError("algorithm of the study", algorithm, self.algorithms)
+        if seed not in self.seeds:
+            raise UnknownNameError("seed of the study", seed, map(str, self.seeds))
+        one = copy.copy(self)
+        one.algorithms, one.seeds = (algorithm,), (seed,)
+        one._problems = [titles[problem]]
+        one._by_fingerprint = {titles[problem].fingerprint(): titles[problem]}
+        return one
 
     def cells(self) -> list[Cell]:
         """The runs of this study with their state."""

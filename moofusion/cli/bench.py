@@ -1,0 +1,68 @@
+"""``moofusion bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moofusion.cli.display import err, screen, study_progress
+from moofusion.errors import ConfigurationError, RunError
+
+__all__ = ["bench"]
+
+
+def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Published tables; without names: lists them.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the published tables.")] = Path(
+        "docs/benchmarks"
+    ),
+    store: Annotated[
+        Path, typer.Option(help="Folder of the study files, one for each table.")
+    ] = Path("runs/bench"),
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only run one run again, and compare its digits.")
+    ] = False,
+    row: Annotated[int, typer.Option(min=0, help="Which run is checked.")] = 0,
+) -> None:
+    """Make published tables again, or check one run of each.
+
+    Every run uses one thread, so that the same kind of machine gives the same digits. An
+    interrupted command goes on where it stopped.
+    """
+    from moofusion.comparison.bench import bench_names, bench_study, check_bench, publish_bench
+
+    if not names:
+        if check:
+            raise ConfigurationError("say what to check: moofusion bench sketches --check")
+        for name in bench_names():
+            screen.print(name, highlight=False)
+        return
+    differing = []
+    for name in names:
+        if check:
+            with err.status(f"running one run of {name} again ..."):
+                found = check_bench(name, out, row=row)
+            for key, (old, new) in found.items():
+                screen.print(f"{name}, {key}: published {old}, now {new}", highlight=False)
+            if found:
+                differing.append(name)
+            else:
+                screen.print(f"{name}: run {row} has the published digits", highlight=False)
+            continue
+        store.mkdir(parents=True, exist_ok=True)
+        with err.status("measuring base, experts and controls ..."):
+            study = bench_study(name, store / f"{name}.db")
+        with study_progress() as progress:
+            study.run(n_jobs=jobs, threads=1, progress=progress)
+        for file in publish_bench(name, study.path, out):
+            screen.print(f"wrote {file}", soft_wrap=True, highlight=False)
+    if differing:
+        raise RunError(
+            f"{', '.join(differing)}: digits differ from {out}. On the same kind of machine with "
+            "the packages of constraints.txt they should not; otherwise make the table again"
+        )

@@ -1,0 +1,82 @@
+"""Published tables: made by a study that ships, the same bytes each time, one run checked."""
+
+import pytest
+
+from moofusion.comparison import bench
+from moofusion.errors import RunError, UnknownNameError
+
+STUDY = """
+evaluations = 3
+seeds = 2
+front_size = 2
+controls = false
+algorithms = ["random:batch_size=2", "soup"]
+problems = [{problem = "vision4", title = "two", tasks = ["animals", "objects"]}]
+"""
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """Folder with the tables of a small study, and its study file."""
+    folder = tmp_path_factory.mktemp("bench")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench, "_FOLDER", folder)
+        (folder / "tiny.toml").write_text(STUDY)
+        study = bench.bench_study("tiny", folder / "tiny.db").run(threads=1)
+        bench.publish_bench("tiny", study.path, folder / "out")
+        yield folder
+
+
+def test_every_table_that_ships_names_known_problems_and_algorithms(monkeypatch):
+    seen = []
+    monkeypatch.setattr("moofusion.comparison.study._describe", lambda problem: {})
+    monkeypatch.setattr(
+        "moofusion.comparison.study.Store.add_problem",
+        lambda self, fingerprint, title, described: seen.append(title),
+    )
+    monkeypatch.setattr("moofusion.comparison.study.Store.add_cell", lambda *args: None)
+    for path in sorted(bench._FOLDER.glob("*.toml")):
+        before = len(seen)
+        assert bench.read_study(path, store=":memory:").algorithms
+        assert len(seen) > before
+
+
+def test_the_tables_say_how_they_were_made(published):
+    text = (published / "out" / "tiny.md").read_text()
+    assert text.startswith("# tiny\n\nMade by `moofusion bench tiny`;")
+    assert "random search" in text or "random" in text
+    assert "fingerprint" in text
+    assert " s |" not in text  # no seconds
+
+
+def test_the_same_study_gives_the_same_bytes(published, tmp_path):
+    bench.publish_bench("tiny", published / "tiny.db", tmp_path)
+    for name in ("tiny.md", "tiny.csv"):
+        assert (tmp_path / name).read_bytes() == (published / "out" / name).read_bytes()
+
+
+@pytest.mark.parametrize("row", [0, 3])
+def test_one_run_again_has_the_published_digits(published, row):
+    assert bench.check_bench("tiny", published / "out", row=row) == {}
+
+
+def test_a_changed_digit_is_found(published, tmp_path):
+    csv = (published / "out" / "tiny.csv").read_text().splitlines()
+    fields = csv[1].split(",")
+    column = csv[0].split(",").index("reported_test:hypervolume")
+    fields[column] = str(float(fields[column]) + 1e-9)
+    (tmp_path / "tiny.csv").write_text("\n".join([csv[0], ",".join(fields)]) + "\n")
+    found = bench.check_bench("tiny", tmp_path)
+    assert list(found) == ["reported_test:hypervolume"]
+
+
+def test_what_is_not_there_is_said(published, tmp_path):
+    with pytest.raises(UnknownNameError, match="benchmark 'tine'; did you mean 'tiny'"):
+        bench.bench_study("tine", tmp_path / "x.db")
+    with pytest.raises(RunError, match="cannot be read"):
+        bench.check_bench("tiny", tmp_path)
+    with pytest.raises(RunError, match="has 4 runs; there is no run 9"):
+        bench.check_bench("tiny", published / "out", row=9)
+    bench.bench_study("tiny", tmp_path / "open.db")
+    with pytest.raises(RunError, match="4 of 4 runs"):
+        bench.publish_bench("tiny", tmp_path / "open.db", tmp_path)
