@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moofusion.algorithms.checkpoints import TrainedCheckpoints
 from moofusion.algorithms.soups import owners
 from moofusion.comparison.cell import Budget, metric_list, run_cell
+from moofusion.comparison.checkpoints import affordable_models
 from moofusion.comparison.store import Cell, Store
 from moofusion.errors import ConfigurationError, RunError
 from moofusion.merging import MergeMethod, make_method
@@ -109,7 +111,10 @@ class Study:
 
         for problem in self._problems:
             for algorithm in self.algorithms:
-                get_algorithm(algorithm, problem)
+                made = get_algorithm(algorithm, problem)
+                if isinstance(made, TrainedCheckpoints):
+                    for seed in self.seeds:
+                        affordable_models(problem, made, seed, self.budget)
         with Store(self.path) as store:
             known = store.problems()
             for fingerprint, problem in self._by_fingerprint.items():

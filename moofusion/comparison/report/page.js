@@ -98,6 +98,7 @@ function modelTable(s, model) {
 }
 
 function coefficientList(s, model) {
+  if (model.folder) return make("p", { className: "small" }, `No merge: the fine-tuned checkpoint ${model.folder}.`);
   const most = Math.max(...model.x.map(Math.abs), 1e-12);
   const rows = model.x.flatMap((v, i) => {
     const bar = make("span", { className: "bar" });

@@ -112,7 +112,9 @@ def _models(section: Section, algorithm: str) -> list[dict[str, Any]]:
             "label": label,
             "F": F[i].tolist(),
             "sum": float(sums[i]),
-            "x": _short(front.X[i]),
+            # A fine-tuned model is no merge.
+            "x": [] if front.folder(i) else _short(front.X[i]),
+            "folder": front.folder(i),
             "cost": float(front.cost[i]),
         }
         rows.append(row | {split: front.values(split)[i].tolist() for split in front.splits})
