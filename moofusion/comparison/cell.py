@@ -18,7 +18,10 @@ from pymoo.core.termination import Termination
 from pymoo.optimize import minimize
 
 from moofusion.algorithms.checkpoints import TrainedCheckpoints
+from moofusion.algorithms.pwemoe import PWEMoE
 from moofusion.algorithms.registry import get_algorithm
+from moofusion.algorithms.scalarization import Scalarization
+from moofusion.comparison.cell_files import router_file, training_file
 from moofusion.comparison.checkpoints import affordable_models, folder_of_key
 from moofusion.comparison.quality import nondominated
 from moofusion.comparison.run_folder import machine
@@ -83,7 +86,7 @@ class _Recorder:
         self.device_seconds = 0.0
         self._seen: set[bytes] = set()
         self._gradient = (0.0, 0.0)
-        self._begun = time.perf_counter()
+        self._begun = self._last = time.perf_counter()
 
     def __call__(self, x: Array, evaluation: Evaluation, cached: bool) -> None:
         number = len(self.X) + 1
@@ -120,6 +123,7 @@ class _Recorder:
                 elapsed=self.elapsed,
             )
         self._gradient = (0.0, 0.0)
+        self._last = time.perf_counter()
         self.X.append(x.copy())
         self.found.append(evaluation)
 
@@ -127,6 +131,10 @@ class _Recorder:
         """Charge the gradients that were taken to the evaluation that follows them."""
         self.cost += cost
         self.device_seconds += seconds
+        now = time.perf_counter()
+        # Seconds that did not pass here passed before an interruption.
+        self._begun -= max(seconds - (now - self._last), 0.0)
+        self._last = now
         self._gradient = (self._gradient[0] + cost, self._gradient[1] + seconds)
 
 
@@ -202,6 +210,9 @@ def _run(store: Store, cell: Cell, problem: MergeProblem, front_size: int) -> No
         _enter_checkpoints(store, cell, problem, algorithm, front_size)
         return
     recorder = _Recorder(store, cell, problem)
+    training = None
+    if isinstance(algorithm, PWEMoE | Scalarization):
+        training = algorithm.checkpoint = training_file(store.path, cell)
     termination = _BudgetTermination(recorder, Budget.parse(cell.budget))
     problem.observers.append(recorder)
     problem.gradient_observers.append(recorder.gradient)
@@ -219,7 +230,11 @@ def _run(store: Store, cell: Cell, problem: MergeProblem, front_size: int) -> No
     final = [] if result.X is None else list(np.atleast_2d(result.X))
     if problem.has_test_split:
         _measure_on_test(store, cell, problem, recorder, front_size)
+    if isinstance(algorithm, PWEMoE) and algorithm.router is not None:
+        algorithm.router.save(router_file(store.path, cell))
     store.finish(cell.id, final, max(recorder.elapsed - recorder.device_seconds, 0.0))
+    if training is not None:
+        training.unlink(missing_ok=True)
 
 
 def _enter_checkpoints(

@@ -47,7 +47,8 @@ class PWEMoE(ProposalAlgorithm):
         n_points: Size of the preference grid; by default the budget of evaluations, else 11
             points for two tasks and 66 for more.
         proposals: Candidates per iteration.
-        checkpoint: File from which an interrupted training goes on.
+        checkpoint: File from which an interrupted training goes on; studies and run folders give
+            one of their own.
         progress: Show a bar with the losses of the tasks.
         **kwargs: Passed to :class:`pymoo.core.algorithm.Algorithm`.
 
@@ -111,9 +112,9 @@ class PWEMoE(ProposalAlgorithm):
             "lr": lr,
             "batch_size": batch_size,
             "concentration": concentration,
-            "checkpoint": checkpoint,
             "progress": progress,
         }
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.router: ParetoRouter | None = None
         self.training: RouterTraining | None = None
         self.preferences = self.X = np.empty((0, 0))
@@ -142,6 +143,7 @@ class PWEMoE(ProposalAlgorithm):
                 _STEPS,
             ),
             seed=int(rng.integers(2**62)),
+            checkpoint=self.checkpoint,
             **self._training_options,
         )
 

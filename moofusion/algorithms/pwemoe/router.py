@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from moofusion.algorithms.preferences import parse_preference
 from moofusion.algorithms.pwemoe.network import RouterNetwork
 from moofusion.algorithms.pwemoe.routing import route
-from moofusion.algorithms.pwemoe.storage import read_state, write_state
+from moofusion.algorithms.storage import read_state, write_state
 from moofusion.errors import ConfigurationError, RunError
 
 if TYPE_CHECKING:
