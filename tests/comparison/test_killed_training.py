@@ -149,7 +149,10 @@ def test_a_search_resumes_its_training_too(name, tmp_path, gradients):
     gradients.stop_at = 70
     with pytest.raises(KeyboardInterrupt):
         search(
-            tiny.net_problem(("a", "b"), space=SPACE), METHODS[name], out=tmp_path / "run", **options
+            tiny.net_problem(("a", "b"), space=SPACE),
+            METHODS[name],
+            out=tmp_path / "run",
+            **options,
         )
     problem = tiny.net_problem(("a", "b"), space=SPACE)
     found = search(problem, METHODS[name], out=tmp_path / "run", resume=True, **options)
