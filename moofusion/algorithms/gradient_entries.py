@@ -23,6 +23,7 @@ def _pwemoe(
     hidden_layers: str = "1",
     steps: int | None = None,
     lr: float = 1e-2,
+    weight_decay: float = 0.0,
     batch_size: int = 16,
     n_points: int | None = None,
 ) -> Algorithm:
@@ -35,6 +36,7 @@ def _pwemoe(
         hidden_layers=int(hidden_layers),
         steps=steps,
         lr=lr,
+        weight_decay=weight_decay,
         batch_size=batch_size,
         n_points=n_points,
     )
@@ -46,6 +48,7 @@ def _constant(
     routed: str = "mlp",
     steps: int | None = None,
     lr: float = 1e-2,
+    weight_decay: float = 0.0,
     batch_size: int = 16,
 ) -> Algorithm:
     return PWEMoE(
@@ -54,6 +57,7 @@ def _constant(
         conditioned=False,
         steps=steps,
         lr=lr,
+        weight_decay=weight_decay,
         batch_size=batch_size,
     )
 

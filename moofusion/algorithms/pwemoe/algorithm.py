@@ -42,6 +42,8 @@ class PWEMoE(ProposalAlgorithm):
         steps: Training steps; by default 1000, or under a budget of cost units what it pays for
             (up to 4000) beside the evaluations. A budget cuts more steps than it can pay.
         lr: Learning rate at the start.
+        weight_decay: Decoupled decay of the routers' parameters: AdamW, with which the source
+            trains on GPT-2; 0 is Adam.
         batch_size: Samples per task and step.
         concentration: Of the Dirichlet distribution of preferences.
         n_points: Size of the preference grid; by default the budget of evaluations, else 11
@@ -86,6 +88,7 @@ class PWEMoE(ProposalAlgorithm):
         zero_init: bool = False,
         steps: int | None = None,
         lr: float = 1e-2,
+        weight_decay: float = 0.0,
         batch_size: int = 16,
         concentration: float = 1.0,
         n_points: int | None = None,
@@ -110,6 +113,7 @@ class PWEMoE(ProposalAlgorithm):
         self._training_options: dict[str, Any] = {
             "scalarization": scalarization,
             "lr": lr,
+            "weight_decay": weight_decay,
             "batch_size": batch_size,
             "concentration": concentration,
             "progress": progress,

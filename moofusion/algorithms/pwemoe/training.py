@@ -51,6 +51,7 @@ class RouterTraining:
         scalarization: See :func:`moofusion.algorithms.scalarize.get_scalarizer`.
         steps: Number of steps.
         lr: Learning rate at the start; it falls along a cosine to a tenth.
+        weight_decay: Decoupled decay of the router's parameters (AdamW); 0 is Adam.
         batch_size: Samples per task and step, on every rank.
         concentration: Of the Dirichlet distribution; 1 is uniform on the simplex.
         seed: Of preferences and batches.
@@ -70,6 +71,7 @@ class RouterTraining:
         scalarization: str = "ls",
         steps: int,
         lr: float = 1e-2,
+        weight_decay: float = 0.0,
         batch_size: int = 16,
         concentration: float = 1.0,
         seed: int = 0,
@@ -84,7 +86,7 @@ class RouterTraining:
         self.steps, self.concentration, self.seed = steps, concentration, seed
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.progress = progress
-        self.adam = Adam(lr=lr)
+        self.adam = Adam(lr=lr, weight_decay=weight_decay)
         self.rank, world = rank_and_world()
         self.batches = SeededBatches(
             [task.n_samples(SPLIT) for task in problem.tasks],
@@ -103,6 +105,7 @@ class RouterTraining:
             "scalarization": scalarization,
             "steps": steps,
             "lr": lr,
+            "weight_decay": weight_decay,
             "batch_size": batch_size,
             "concentration": concentration,
             "seed": seed,
