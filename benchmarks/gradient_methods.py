@@ -158,9 +158,11 @@ def _print(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
                 np.mean([row["test"] for row in picked if row["seed"] == seed])
                 for seed in sorted({row["seed"] for row in picked})
             ]
-            spread = np.std(by_seed, ddof=1) if len(by_seed) > 1 else float("nan")
-            cells.append(f"{np.mean(by_seed):.4f} ± {spread:.4f}")
-            summary[method][size] = [float(np.mean(by_seed)), float(spread)]
+            mean, spread = float(np.mean(by_seed)), None
+            if len(by_seed) > 1:
+                spread = float(np.std(by_seed, ddof=1))
+            cells.append(f"{mean:.4f}" + ("" if spread is None else f" ± {spread:.4f}"))
+            summary[method][size] = [mean, spread]
         cells.append(f"{np.mean([row['points'] for row in mine]):.0f}")
         cells.append(f"{np.mean([row['spent'] for row in mine]):.2f}")
         cells.append(f"{np.mean([row['seconds'] for row in mine]):.1f}")

@@ -88,7 +88,7 @@ class ParetoRouter:
         self.conditioned, self.zero_init = bool(conditioned), bool(zero_init)
         self.made_for = _identity(problem)
         self._problem: MergeProblem | None = problem
-        self._spec = problem.spec.model_dump() if problem.spec else None
+        self._spec = _described(problem)
         self.network = RouterNetwork(len(self.names), self._widths())
         self.theta = self.network.initial(self.static, rng=rng, zero_last=zero_init)
 
@@ -222,7 +222,7 @@ class ParetoRouter:
                     f"this router does not fit the problem {problem.title!r}: {what}; open the "
                     "problem as it was when the router was trained, or train another"
                 )
-        self._problem, self._spec = problem, problem.spec.model_dump() if problem.spec else None
+        self._problem, self._spec = problem, _described(problem)
         return self
 
     def reopen(self) -> MergeProblem:
@@ -324,3 +324,9 @@ def _identity(problem: MergeProblem) -> dict[str, Any]:
             }
         )
     )
+
+
+def _described(problem: MergeProblem) -> dict[str, Any] | None:
+    """The problem file, by which the models can be opened again; None where there is none."""
+    spec = getattr(problem, "spec", None)
+    return None if spec is None else spec.model_dump()
