@@ -43,8 +43,8 @@ class Study:
     """The grid problem x algorithm x seed under one budget, in one SQLite file.
 
     Running it again does only what is missing. A run that was killed goes on by replay: its
-    algorithm starts from its seed, and meets its earlier evaluations in the store. Trainings that are
-    not finished, and trained routers, lie beside it in ``STORE-files/``.
+    algorithm starts from its seed, and meets its earlier evaluations in the store. Unfinished
+    trainings and trained routers lie beside it in ``STORE-files/``.
 
     Args:
         problems: Names in the catalogue, paths of problem files, :class:`ProblemSpec` or
