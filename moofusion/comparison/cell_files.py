@@ -17,7 +17,7 @@ def training_file(study: Path, cell: Cell) -> Path:
     Example:
         >>> cell = Cell(1, "f00", "toy", "pwemoe:steps=9", 3, "cost=90", "running", "", 50, 0)
         >>> training_file(Path("study.db"), cell).as_posix()
-        'study.db-files/pwemoe-3-14fa1a53-training.safetensors'
+        'study.db-files/pwemoe-3-9e406169-training.safetensors'
     """
     return _file(study, cell, "training")
 
