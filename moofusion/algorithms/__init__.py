@@ -1,5 +1,6 @@
 """How fronts are searched: pymoo algorithms of our own, and all of them by name."""
 
+from moofusion.algorithms.checkpoints import TrainedCheckpoints
 from moofusion.algorithms.map import MAP, BayesianMAP, GradientMAP, NestedMAP, ReferenceMAP
 from moofusion.algorithms.preferences import parse_preference, preference_grid, simplex_lattice
 from moofusion.algorithms.proposal import ListedProposals, ProposalAlgorithm
@@ -30,6 +31,7 @@ __all__ = [
     "Scalarization",
     "ScaledSoup",
     "SimplexGrid",
+    "TrainedCheckpoints",
     "get_algorithm",
     "get_scalarizer",
     "parse_preference",

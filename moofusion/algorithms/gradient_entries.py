@@ -6,6 +6,7 @@ from typing import Any
 
 from pymoo.core.algorithm import Algorithm
 
+from moofusion.algorithms.checkpoints import TrainedCheckpoints
 from moofusion.algorithms.entry import AlgorithmEntry
 from moofusion.algorithms.pwemoe import PWEMoE
 from moofusion.algorithms.scalarization import Scalarization
@@ -22,6 +23,7 @@ def _pwemoe(
     hidden_layers: str = "1",
     steps: int | None = None,
     lr: float = 1e-2,
+    weight_decay: float = 0.0,
     batch_size: int = 16,
     n_points: int | None = None,
 ) -> Algorithm:
@@ -34,6 +36,7 @@ def _pwemoe(
         hidden_layers=int(hidden_layers),
         steps=steps,
         lr=lr,
+        weight_decay=weight_decay,
         batch_size=batch_size,
         n_points=n_points,
     )
@@ -45,6 +48,7 @@ def _constant(
     routed: str = "mlp",
     steps: int | None = None,
     lr: float = 1e-2,
+    weight_decay: float = 0.0,
     batch_size: int = 16,
 ) -> Algorithm:
     return PWEMoE(
@@ -53,6 +57,7 @@ def _constant(
         conditioned=False,
         steps=steps,
         lr=lr,
+        weight_decay=weight_decay,
         batch_size=batch_size,
     )
 
@@ -72,9 +77,16 @@ def _scaled_soup(problem: Any, n_points: int | None = None) -> Algorithm:
     return ScaledSoup(n_points=n_points)
 
 
+def _checkpoints(problem: Any, folder: str = "") -> Algorithm:
+    return TrainedCheckpoints(str(folder))
+
+
 GRADIENT_ENTRIES: dict[str, AlgorithmEntry] = {
     "pwemoe": AlgorithmEntry(_pwemoe, "PWEMoE, routers trained by gradients (Tang et al. 2024)"),
     "scalarization": AlgorithmEntry(_scalarization, "descent on L for one preference at a time"),
     "constant": AlgorithmEntry(_constant, "one learned L for every preference, a control"),
     "scaled_soup": AlgorithmEntry(_scaled_soup, "L = c * r for several c, a control"),
+    "checkpoints": AlgorithmEntry(
+        _checkpoints, "models fine-tuned by `moofusion baselines train`, a control of studies"
+    ),
 }

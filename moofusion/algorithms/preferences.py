@@ -97,7 +97,7 @@ def parse_preference(
 
     Args:
         preference: ``"mnist=0.7,animals=0.3"``, a mapping by name (names left out weigh 0), or
-            one number per objective.
+            one number per objective, also as text: ``"0.7,0.3"``.
         names: Names of the objectives.
 
     Returns:
@@ -112,7 +112,7 @@ def parse_preference(
         array([0.25, 0.75])
     """
     if isinstance(preference, str):
-        preference = _parse_text(preference)
+        preference = _plain_numbers(preference) or _parse_text(preference)
     if isinstance(preference, Mapping):
         for name in preference:
             if name not in names:
@@ -140,6 +140,14 @@ def _numbers(values: Any) -> Array:
         return np.asarray(values, float)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"preference weights must be numbers, got {values!r}") from error
+
+
+def _plain_numbers(text: str) -> list[float]:
+    """Numbers without names; none where the text is of another form."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        return []
 
 
 def _parse_text(text: str) -> dict[str, float]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +12,18 @@ from numpy.typing import NDArray
 
 from moofusion.algorithms.adam import Adam, cosine
 from moofusion.algorithms.batches import SeededBatches
-from moofusion.algorithms.gradients import SPLIT, affordable_steps, check_finite, check_losses
+from moofusion.algorithms.gradients import (
+    SPLIT,
+    affordable_steps,
+    check_finite,
+    check_losses,
+    step_cost,
+)
 from moofusion.algorithms.preferences import preference_grid
 from moofusion.algorithms.proposal import ProposalAlgorithm
 from moofusion.algorithms.ranks import mean_over_ranks, rank_and_world
 from moofusion.algorithms.scalarize import get_scalarizer
+from moofusion.algorithms.storage import read_training, write_state
 from moofusion.errors import ConfigurationError
 
 __all__ = ["Scalarization"]
@@ -22,6 +32,9 @@ Array = NDArray[np.float64]
 
 # Steps of one ray, where neither the user nor a budget of cost units says how many.
 _STEPS = 60
+_KIND = "scalarization"
+# Steps between two writes of the checkpoint.
+_EVERY = 50
 
 
 class Scalarization(ProposalAlgorithm):
@@ -40,6 +53,8 @@ class Scalarization(ProposalAlgorithm):
             for. A budget cuts more steps than it can pay.
         lr: Learning rate at the start of every ray.
         batch_size: Samples per task and step.
+        checkpoint: File from which an interrupted descent goes on bit for bit; studies and run
+            folders give one of their own.
         **kwargs: Passed to :class:`pymoo.core.algorithm.Algorithm`.
 
     Attributes:
@@ -69,6 +84,7 @@ class Scalarization(ProposalAlgorithm):
         steps: int | None = None,
         lr: float = 2e-2,
         batch_size: int = 16,
+        checkpoint: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(batch_size=1, **kwargs)
@@ -79,6 +95,7 @@ class Scalarization(ProposalAlgorithm):
         self.weigh = get_scalarizer(method)
         self.n_rays, self.steps, self.lr = n_rays, steps, lr
         self.samples = batch_size
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.preferences = self.X = np.empty((0, 0))
         self.losses = np.empty((0, 0, 0))
         self.fallbacks = 0
@@ -98,20 +115,42 @@ class Scalarization(ProposalAlgorithm):
         self._steps = max(total // rays, 1)
         self.X = np.empty((0, problem.n_var))
         self.losses = np.empty((0, self._steps, M))
-        rank, world = rank_and_world()
+        self._rank, world = rank_and_world()
         self._batches = SeededBatches(
             [task.n_samples(SPLIT) for task in problem.tasks],
             batch_size=self.samples,
             seed=int(rng.integers(2**62)),
-            rank=rank,
+            rank=self._rank,
             world=world,
         )
+        self._seconds: list[float] = []
+        self._settings = {
+            "data": problem.fingerprint(SPLIT) if self.checkpoint is not None else "",
+            "method": self.method,
+            "rays": rays,
+            "steps": self._steps,
+            "lr": self.lr,
+            "batch_size": self.samples,
+            "seed": self._batches.seed,
+            "world": world,
+        }
+        self._kept: dict[str, Array] = {}
+        if self.checkpoint is not None and self.checkpoint.exists():
+            self._kept, description = read_training(self.checkpoint, _KIND, self._settings)
+            self.fallbacks = int(description["fallbacks"])
 
     def _batch(self, size: int) -> Array:
-        ray = len(self.X)
-        x = self._descend(ray, self._start(ray))
+        ray, finished = len(self.X), len(self._kept.get("X", ()))
+        if ray < finished:
+            x, losses = self._kept["X"][ray], self._kept["losses"][ray]
+            self._tell(ray, self._steps)
+        else:
+            x, losses = self._descend(ray)
         self.X = np.vstack([self.X, x])
-        return x[None]
+        self.losses = np.concatenate([self.losses, losses[None]])
+        if ray >= finished:
+            self._save()
+        return np.asarray(x[None])
 
     def _start(self, ray: int) -> Array:
         space = self.problem.space
@@ -120,10 +159,24 @@ class Scalarization(ProposalAlgorithm):
         distances = np.linalg.norm(self.preferences[:ray] - self.preferences[ray], axis=1)
         return np.asarray(self.X[int(distances.argmin())])
 
-    def _descend(self, ray: int, x: Array) -> Array:
+    def _begin(self, ray: int) -> tuple[Array, Adam, list[Array]]:
+        """Place, optimizer and losses at the start of a ray, or where it was interrupted."""
+        kept = self._kept
+        if kept and ray == len(kept["X"]) and len(kept["part"]):
+            self._tell(ray, len(kept["part"]))
+            adam = Adam(
+                lr=self.lr, count=len(kept["part"]), mean=kept["mean"], square=kept["square"]
+            )
+            return kept["x"], adam, list(kept["part"])
+        self._seconds.append(0.0)
+        return self._start(ray), Adam(lr=self.lr), []
+
+    def _descend(self, ray: int) -> tuple[Array, Array]:
+        """Where a ray ends, and the losses of its steps."""
         r, problem = self.preferences[ray], self.problem
-        adam, history = Adam(lr=self.lr), []
-        for step in range(self._steps):
+        x, adam, history = self._begin(ray)
+        for step in range(len(history), self._steps):
+            started = time.perf_counter()
             number = ray * self._steps + step
             losses, J = problem.losses_and_grads(x, split=SPLIT, indices=self._batches(number))
             losses, J = mean_over_ranks(losses, J)
@@ -133,8 +186,37 @@ class Scalarization(ProposalAlgorithm):
             x = np.clip(moved, problem.xl, problem.xu)
             self.fallbacks += weights.fallback
             history.append(losses)
-        self.losses = np.concatenate([self.losses, np.array(history)[None]])
-        return x
+            self._seconds[ray] += time.perf_counter() - started
+            if (step + 1) % _EVERY == 0 and step + 1 < self._steps:
+                self._save(x, adam, history)
+        return x, np.array(history)
+
+    # ------------------------------------------------------------------ checkpoint
+
+    def _tell(self, ray: int, steps: int) -> None:
+        """Tell those who count what steps cost that were taken before an interruption."""
+        self._seconds.append(float(self._kept["seconds"][ray]))
+        for observer in self.problem.gradient_observers:
+            observer(steps * step_cost(self.problem, self.samples), self._seconds[ray])
+
+    def _save(
+        self, x: Array | None = None, adam: Adam | None = None, part: Sequence[Array] = ()
+    ) -> None:
+        """Write the finished rays, and the state of one that is on its way."""
+        if self.checkpoint is None or self._rank != 0:
+            return
+        none = np.zeros(0)
+        arrays = {
+            "X": self.X,
+            "losses": self.losses,
+            "seconds": np.array(self._seconds),
+            "part": np.array(part).reshape(len(part), self.losses.shape[2]),
+            "x": none if x is None else x,
+            "mean": none if adam is None else adam.mean,
+            "square": none if adam is None else adam.square,
+        }
+        description = {"kind": _KIND, "settings": self._settings, "fallbacks": self.fallbacks}
+        write_state(self.checkpoint, arrays, description)
 
     def _exhausted(self) -> bool:
         return len(self.X) >= len(self.preferences)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moofusion.errors import RunError
 from moofusion.problems.export import merge_sources
 from moofusion.weights.export import Exported, export_checkpoint
 
 if TYPE_CHECKING:
     from moofusion.problems import MergeProblem
 
-__all__ = ["write_ray"]
+__all__ = ["copy_checkpoint", "write_ray"]
 
 
 def write_ray(
@@ -44,6 +47,49 @@ def write_ray(
         dtype=dtype,
         force=True,
     )
+
+
+def copy_checkpoint(
+    source: Path, to: Path, *, head: str | None, dtype: str, force: bool
+) -> Exported:
+    """Copy a ray to another folder, as it is.
+
+    Args:
+        source: A folder that :func:`write_ray` wrote.
+        to: Folder to write; it must not exist, unless `force` and it is such a checkpoint.
+        head: Task whose head is wanted; None for the one it has.
+        dtype: Precision that is wanted.
+        force: Replace an existing checkpoint.
+
+    Raises:
+        RunError: The ray is not there, has another head or precision, or `to` exists.
+    """
+    try:
+        record = json.loads((source / "merge.json").read_text(encoding="utf-8"))
+        has = record["head"], record["settings"]["dtype"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"the chosen model is the fine-tuned checkpoint {source}, which cannot be read: {error}"
+        ) from error
+    for what, wanted, mine in (("head", head, has[0]), ("precision", dtype, has[1])):
+        if wanted not in (None, mine):
+            raise RunError(
+                f"the chosen model is the fine-tuned checkpoint {source} with {what} {mine}, not "
+                f"{wanted}; it is copied as it is: ask for {mine}, or take its parts from there"
+            )
+    if to.exists():
+        if not force:
+            raise RunError(f"{to} exists already; --force replaces it, or choose another folder")
+        if not (to / "merge.json").is_file() or to.resolve() == source.resolve():
+            raise RunError(f"{to} is no export that could be replaced; choose another folder")
+        shutil.rmtree(to)
+    try:
+        shutil.copytree(source, to)
+    except OSError as error:
+        raise RunError(f"{to} cannot be written: {error}") from error
+    heads = to / "heads"
+    others = sorted(p.name for p in heads.iterdir()) if heads.is_dir() else []
+    return Exported(to, has[0], tuple(others))
 
 
 def _card(record: Mapping[str, Any], task: str) -> str:

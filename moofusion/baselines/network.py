@@ -154,6 +154,10 @@ def train_rays(
         "problem": problem.title,
         "objectives": {task.name: task.objective.name for task in problem.tasks},
         "weights": problem.evaluator.weights_fingerprint,
+        "data": {
+            split: problem.evaluator.tasks_fingerprint(split)
+            for split in (SPLIT, *_measured_splits(problem))
+        },
         "method": method,
         "rays": len(preferences),
         "steps": steps,
@@ -307,12 +311,15 @@ class _Gradients:
 
 def _measured(problem: MergeProblem) -> dict[str, dict[str, dict[str, float]]]:
     """Every metric of the weights as they are, by split and task."""
-    splits: Sequence[str] = ("search", "test") if problem.has_test_split else ("search",)
     evaluator = problem.evaluator
     return {
         split: {
             task.name: dict(task.evaluate(evaluator.module(task), split).metrics)
             for task in problem.tasks
         }
-        for split in splits
+        for split in _measured_splits(problem)
     }
+
+
+def _measured_splits(problem: MergeProblem) -> tuple[str, ...]:
+    return ("search", "test") if problem.has_test_split else ("search",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -22,6 +22,9 @@ from moofusion.cli.options import (
     open_problem,
 )
 from moofusion.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from moofusion.weights.export import Exported
 
 __all__ = ["export", "search"]
 
@@ -102,13 +105,18 @@ def search(
 
 
 def export(
-    run: Annotated[
-        Path,
-        typer.Argument(help="Run folder of `moofusion search`, or study file of `compare`."),
-    ],
     to: Annotated[Path, typer.Option(help="Folder to write the checkpoint to.")],
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Run folder of `moofusion search`, or study file of `compare`."),
+    ] = None,
+    router: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a run: a trained router, asked for the preference itself."),
+    ] = None,
     preference: Annotated[
-        str | None, typer.Option(help="Importance of the tasks: mnist=0.7,animals=0.3.")
+        str | None,
+        typer.Option(help="Importance of the tasks: mnist=0.7,animals=0.3, or 0.7,0.3 in order."),
     ] = None,
     by: Annotated[
         str, typer.Option(help="How to choose: weighted, asf, pseudo-weights or knee.")
@@ -137,8 +145,22 @@ def export(
     """Write one model of a front as an ordinary checkpoint.
 
     The model is the one that maximises the preference on the measured search values. In float32
-    it reproduces the recorded metrics exactly when loaded back with transformers.
+    it reproduces the recorded metrics exactly when loaded back with transformers. With --router it
+    is what the router makes of the preference, also where nothing was measured.
     """
+    if router is not None:
+        others = (run, subject_to, point, problem, algorithm, budget)
+        if by != "weighted" or any(value is not None for value in others):
+            raise ConfigurationError(
+                "--router makes one model from a preference; beside it go only --preference, --to, "
+                "--head, --dtype and --force"
+            )
+        _show_exported(_from_router(router, preference, to, head, dtype, force))
+        return
+    if run is None:
+        raise ConfigurationError(
+            "say what to export from: a run folder, a study file, or --router FILE"
+        )
     if preference is None and point is None and subject_to is None and by != "knee":
         raise ConfigurationError(
             "say which model: --preference mnist=0.7,animals=0.3, --subject-to 'mnist>=0.9', "
@@ -166,6 +188,23 @@ def export(
             dtype=dtype,
             force=force,
         )
+    _show_exported(done)
+
+
+def _from_router(
+    file: Path, preference: str | None, to: Path, head: str | None, dtype: str, force: bool
+) -> Exported:
+    if preference is None:
+        raise ConfigurationError("say for which preference: --preference mnist=0.7,animals=0.3")
+    from moofusion.algorithms import ParetoRouter
+
+    with err.status(f"exporting from {file} ..."):
+        router = ParetoRouter.load(file)
+        router.reopen()
+        return router.export(preference, to, head=head, dtype=dtype, force=force)
+
+
+def _show_exported(done: Exported) -> None:
     screen.print(f"wrote {done.folder} with the head of [bold]{done.head}[/]", soft_wrap=True)
     if done.other_heads:
         screen.print(f"other heads in {done.folder}/heads: {', '.join(done.other_heads)}")

@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 from pymoo.core.termination import Termination
 from pymoo.optimize import minimize
 
+from moofusion.algorithms.checkpoints import TrainedCheckpoints
+from moofusion.algorithms.pwemoe import PWEMoE
 from moofusion.algorithms.registry import get_algorithm
+from moofusion.algorithms.scalarization import Scalarization
+from moofusion.comparison.cell_files import router_file, training_file
+from moofusion.comparison.checkpoints import affordable_models, folder_of_key
 from moofusion.comparison.quality import nondominated
 from moofusion.comparison.run_folder import machine
 from moofusion.comparison.store import Cell, Store
@@ -81,7 +86,7 @@ class _Recorder:
         self.device_seconds = 0.0
         self._seen: set[bytes] = set()
         self._gradient = (0.0, 0.0)
-        self._begun = time.perf_counter()
+        self._begun = self._last = time.perf_counter()
 
     def __call__(self, x: Array, evaluation: Evaluation, cached: bool) -> None:
         number = len(self.X) + 1
@@ -118,6 +123,7 @@ class _Recorder:
                 elapsed=self.elapsed,
             )
         self._gradient = (0.0, 0.0)
+        self._last = time.perf_counter()
         self.X.append(x.copy())
         self.found.append(evaluation)
 
@@ -125,6 +131,10 @@ class _Recorder:
         """Charge the gradients that were taken to the evaluation that follows them."""
         self.cost += cost
         self.device_seconds += seconds
+        now = time.perf_counter()
+        # Seconds that did not pass here passed before an interruption.
+        self._begun -= max(seconds - (now - self._last), 0.0)
+        self._last = now
         self._gradient = (self._gradient[0] + cost, self._gradient[1] + seconds)
 
 
@@ -195,8 +205,14 @@ def _run(store: Store, cell: Cell, problem: MergeProblem, front_size: int) -> No
     problem.observers, problem.gradient_observers = [], []
     store.start(cell.id, machine(problem), front_size=front_size)
     fill_cache(store, cell.problem, problem)
-    recorder = _Recorder(store, cell, problem)
     algorithm = get_algorithm(cell.algorithm, problem)
+    if isinstance(algorithm, TrainedCheckpoints):
+        _enter_checkpoints(store, cell, problem, algorithm, front_size)
+        return
+    recorder = _Recorder(store, cell, problem)
+    training = None
+    if isinstance(algorithm, PWEMoE | Scalarization):
+        training = algorithm.checkpoint = training_file(store.path, cell)
     termination = _BudgetTermination(recorder, Budget.parse(cell.budget))
     problem.observers.append(recorder)
     problem.gradient_observers.append(recorder.gradient)
@@ -211,10 +227,57 @@ def _run(store: Store, cell: Cell, problem: MergeProblem, front_size: int) -> No
             copy_termination=False,
         )
     problem.observers.remove(recorder)
-    final = np.empty((0, problem.n_var)) if result.X is None else np.atleast_2d(result.X)
+    final = [] if result.X is None else list(np.atleast_2d(result.X))
     if problem.has_test_split:
         _measure_on_test(store, cell, problem, recorder, front_size)
+    if isinstance(algorithm, PWEMoE) and algorithm.router is not None:
+        algorithm.router.save(router_file(store.path, cell))
     store.finish(cell.id, final, max(recorder.elapsed - recorder.device_seconds, 0.0))
+    if training is not None:
+        training.unlink(missing_ok=True)
+
+
+def _enter_checkpoints(
+    store: Store,
+    cell: Cell,
+    problem: MergeProblem,
+    algorithm: TrainedCheckpoints,
+    front_size: int,
+) -> None:
+    """Store what was measured of models that were trained outside of the study."""
+    models = affordable_models(problem, algorithm, cell.seed, Budget.parse(cell.budget))
+    found = [model.evaluations["search"] for model in models]
+    elapsed = 0.0
+    for number, (model, evaluation) in enumerate(zip(models, found, strict=True), start=1):
+        elapsed += model.seconds
+        store.add_evaluation(
+            cell.id,
+            cell.problem,
+            number,
+            model.key,
+            failed=evaluation.failed,
+            feasible=bool(problem.feasible([evaluation])[0]),
+            metrics=metric_list(problem, evaluation),
+            cost=evaluation.cost,
+            paid=0.0,
+            gradient=(model.cost, model.seconds),
+            full_cost=evaluation.cost,
+            seconds=evaluation.seconds,
+            elapsed=elapsed,
+        )
+    front = front_indices(problem, found, front_size)
+    for index in front if problem.has_test_split else ():
+        measured = models[index].evaluations["test"]
+        store.add_measurement(
+            cell.problem,
+            "test",
+            models[index].key,
+            failed=measured.failed,
+            metrics=metric_list(problem, measured),
+            cost=measured.cost,
+            seconds=measured.seconds,
+        )
+    store.finish(cell.id, [models[index].key for index in front], 0.0)
 
 
 def _measure_on_test(
@@ -264,6 +327,8 @@ def fill_cache(store: Store, fingerprint: str, problem: MergeProblem) -> None:
             continue
         sizes = [task.n_samples(split) for task in problem.tasks]
         for key, (failed, values, cost, seconds) in store.measurements(fingerprint, split).items():
+            if folder_of_key(key):
+                continue
             numbers = iter(values)
             measurements = tuple(
                 Measurement({m.name: next(numbers) for m in task.metrics}, size)

@@ -89,11 +89,18 @@ class Front(PointSet):
         X: Decision vectors, shape ``(P, n_var)``.
         variables: Names of the variables.
         cost: Cost units of each evaluation on the search split, shape ``(P,)``.
+        folders: For each model the folder of a checkpoint that is no merge (its row of X is NaN),
+            empty for a merge; nothing at all where all are merges.
     """
 
     X: Array
     variables: tuple[str, ...]
     cost: Array
+    folders: tuple[str, ...] = ()
+
+    def folder(self, index: int) -> str:
+        """Folder of a model that is a checkpoint already; empty for a merge."""
+        return self.folders[index] if self.folders else ""
 
     def choose(
         self,
@@ -127,6 +134,8 @@ class Front(PointSet):
         for j, name in enumerate(self.variables):
             columns[f"x:{name}"] = self.X[:, j]
         columns["cost"] = self.cost
+        if any(self.folders):
+            columns["checkpoint"] = list(self.folders)
         return pd.DataFrame(columns)
 
     def _repr_html_(self) -> str:

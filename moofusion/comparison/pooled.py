@@ -85,6 +85,7 @@ def _front(problem: ProblemData, runs: Sequence[RunData]) -> Front:
     search = np.vstack([run.reported_values("search") for run in runs])
     test = np.vstack([run.reported_values("test") for run in runs]) if problem.held_out else None
     cost = np.concatenate([run.cost[run.reported] for run in runs])
+    folders = [run.folders[i] for run in runs for i in run.reported]
     F = problem.normalized(search, "search")
     kept = np.flatnonzero(nondominated(F))
     kept = kept[np.lexsort(F[kept].T[::-1])]
@@ -99,6 +100,7 @@ def _front(problem: ProblemData, runs: Sequence[RunData]) -> Front:
         X[kept],
         problem.variables,
         cost[kept],
+        tuple(folders[i] for i in kept) if any(folders) else (),
     )
 
 

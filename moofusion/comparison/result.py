@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moofusion.algorithms.preferences import parse_preference
+from moofusion.baselines.checkpoint import copy_checkpoint
 from moofusion.comparison.front import Front, PointSet
 from moofusion.comparison.quality import REFERENCE, hypervolume
 from moofusion.comparison.run_folder import (
@@ -122,10 +123,16 @@ class SearchResult:
             dtype: Precision of the weights.
             force: Replace an existing folder.
 
+        A front that holds fine-tuned checkpoints may choose one: it is copied as it is.
+
         Returns:
             Where it was written and what was recorded of it.
         """
         index, how = self._pick(preference, by, subject_to, point)
+        if self.front.folder(index):
+            return copy_checkpoint(
+                Path(self.front.folder(index)), Path(to), head=head, dtype=dtype, force=force
+            )
         problem = self.problem or self._reopen()
         head = head or self._most_wanted(index, preference)
         metrics = {

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from moofusion.comparison.result import SearchResult
 
 __all__ = [
+    "ROUTER",
+    "TRAINING",
     "machine",
     "mark_finished",
     "prepare_folder",
@@ -35,6 +37,10 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
+#: The trained router of a run of PWEMoE, and a training that an interrupted run goes on with.
+ROUTER = "router.safetensors"
+TRAINING = "training.safetensors"
+
 _FILES = (
     "run.json",
     "evaluations.csv",
@@ -43,6 +49,8 @@ _FILES = (
     "front.png",
     "front_search.png",
     "summary.md",
+    ROUTER,
+    TRAINING,
 )
 _TEMPORARY = "run.json.tmp"
 _PACKAGES = ("moofusion", "pymoo", "moocore", "torch", "transformers", "numpy")

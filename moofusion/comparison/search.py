@@ -13,12 +13,20 @@ from numpy.typing import NDArray
 from pymoo.core.algorithm import Algorithm
 from pymoo.optimize import minimize
 
+from moofusion.algorithms.pwemoe import PWEMoE
 from moofusion.algorithms.registry import get_algorithm
+from moofusion.algorithms.scalarization import Scalarization
 from moofusion.comparison.front import Front, PointSet, metric_table
 from moofusion.comparison.log import EvaluationLog
 from moofusion.comparison.quality import REFERENCE, hypervolume, nondominated
 from moofusion.comparison.result import SearchResult
-from moofusion.comparison.run_folder import mark_finished, prepare_folder, run_settings
+from moofusion.comparison.run_folder import (
+    ROUTER,
+    TRAINING,
+    mark_finished,
+    prepare_folder,
+    run_settings,
+)
 from moofusion.errors import ConfigurationError, RunError
 from moofusion.problems import Evaluation, MergeProblem
 
@@ -75,6 +83,8 @@ def search(
     folder = Path(out) if out is not None else None
     if folder is not None:
         settings = prepare_folder(folder, settings, resume=resume, force=force)
+        if isinstance(algorithm, str) and isinstance(made, PWEMoE | Scalarization):
+            made.checkpoint = folder / TRAINING
     _measure_anchors(problem, progress)
     started = time.perf_counter()
     with (
@@ -82,10 +92,12 @@ def search(
         warnings.catch_warnings(),
         _Reporter(problem, log, evaluations, progress),
     ):
-        minimize(problem, made, ("n_eval", evaluations), seed=seed)
+        ran = minimize(problem, made, ("n_eval", evaluations), seed=seed).algorithm
     seconds = time.perf_counter() - started + log.replayed_seconds
     found = _collect(problem, log, settings, seconds, folder, progress)
     if folder is not None:
+        if isinstance(ran, PWEMoE) and ran.router is not None:
+            ran.router.save(folder / ROUTER)
         found.save(folder)
         mark_finished(folder, found)
     return found

@@ -50,7 +50,7 @@ CREATE TABLE cell (
 CREATE TABLE evaluation (
     cell INTEGER NOT NULL REFERENCES cell,
     number INTEGER NOT NULL,        -- from 1
-    x TEXT NOT NULL,                -- JSON, exact
+    x TEXT NOT NULL,                -- JSON, exact; an object where the model is no merge
     feasible INTEGER NOT NULL,      -- whether it meets every constraint
     cost REAL NOT NULL,             -- cost units; 0 for a candidate this cell has met before
     paid REAL NOT NULL,             -- cost units really spent; 0 if answered from the cache
@@ -248,7 +248,7 @@ class Store:
         cell: int,
         problem: str,
         number: int,
-        x: Array,
+        x: Array | str,
         *,
         failed: bool,
         feasible: bool,
@@ -262,9 +262,10 @@ class Store:
     ) -> None:
         """Write one evaluation of a run; one that is there already is left alone.
 
-        `gradient` are cost units and seconds of the gradients taken since the row before.
+        `x` is a decision vector, or the key of a model that has none (a JSON object); `gradient`
+        are cost units and seconds of the gradients taken since the row before.
         """
-        key = json.dumps(x.tolist())
+        key = _key(x)
         with self._writing() as db:
             self._measured(db, problem, "search", key, failed, metrics, full_cost, seconds)
             db.execute(
@@ -276,7 +277,7 @@ class Store:
         self,
         problem: str,
         split: str,
-        x: Array,
+        x: Array | str,
         *,
         failed: bool,
         metrics: Sequence[float],
@@ -285,7 +286,7 @@ class Store:
     ) -> None:
         """Write what a model measures on a split, outside of any run."""
         with self._writing() as db:
-            key = json.dumps(x.tolist())
+            key = _key(x)
             self._measured(db, problem, split, key, failed, metrics, cost, seconds)
 
     @staticmethod
@@ -306,12 +307,12 @@ class Store:
             (problem, split, key, status, values, cost, seconds),
         )
 
-    def finish(self, cell: int, final: Array, optimizer_seconds: float) -> None:
+    def finish(self, cell: int, final: Sequence[Array | str], optimizer_seconds: float) -> None:
         """Mark a run as done, with the set that the algorithm returned."""
         with self._writing() as db:
             db.executemany(
                 "INSERT OR IGNORE INTO final VALUES (?, ?)",
-                [(cell, json.dumps(row.tolist())) for row in final],
+                [(cell, _key(row)) for row in final],
             )
             db.execute(
                 "UPDATE cell SET status = 'done', finished = ?, optimizer_seconds = ? WHERE id = ?",
@@ -362,3 +363,7 @@ class Store:
             "SELECT finished - started AS wall, optimizer_seconds FROM cell WHERE id = ?", (cell,)
         ).fetchone()
         return float(row["wall"] or 0.0), float(row["optimizer_seconds"] or 0.0)
+
+
+def _key(x: Array | str) -> str:
+    return x if isinstance(x, str) else json.dumps(x.tolist())

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moofusion.algorithms.checkpoints import TrainedCheckpoints
 from moofusion.algorithms.soups import owners
 from moofusion.comparison.cell import Budget, metric_list, run_cell
+from moofusion.comparison.checkpoints import affordable_models
 from moofusion.comparison.store import Cell, Store
 from moofusion.errors import ConfigurationError, RunError, UnknownNameError
 from moofusion.merging import MergeMethod, make_method
@@ -42,7 +44,8 @@ class Study:
     """The grid problem x algorithm x seed under one budget, in one SQLite file.
 
     Running it again does only what is missing. A run that was killed goes on by replay: its
-    algorithm starts from its seed, and meets its earlier evaluations in the store.
+    algorithm starts from its seed, and meets its earlier evaluations in the store. Unfinished
+    trainings and trained routers lie beside it in ``STORE-files/``.
 
     Args:
         problems: Names in the catalogue, paths of problem files, :class:`ProblemSpec` or
@@ -110,7 +113,10 @@ class Study:
 
         for problem in self._problems:
             for algorithm in self.algorithms:
-                get_algorithm(algorithm, problem)
+                made = get_algorithm(algorithm, problem)
+                if isinstance(made, TrainedCheckpoints):
+                    for seed in self.seeds:
+                        affordable_models(problem, made, seed, self.budget)
         with Store(self.path) as store:
             known = store.problems()
             for fingerprint, problem in self._by_fingerprint.items():

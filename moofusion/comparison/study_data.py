@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moofusion.comparison.cell import Budget
+from moofusion.comparison.checkpoints import folder_of_key
 from moofusion.comparison.quality import REFERENCE, hypervolume, nondominated
 from moofusion.comparison.store import Cell, Store
 from moofusion.problems.scale import normalized
@@ -114,7 +115,7 @@ class RunData:
     Attributes:
         problem: The problem.
         cell: Algorithm, seed, budget, state.
-        X: Decision vectors in order, shape ``(N, n_var)``.
+        X: Decision vectors in order, shape ``(N, n_var)``; NaN for what is no merge.
         values: Metric values of the objectives on the search split, shape ``(N, M)``.
         usable: Whether each evaluation succeeded and meets the constraints, shape ``(N,)``.
         cost: Cost units of each evaluation and of the gradients before it, shape ``(N,)``.
@@ -124,6 +125,8 @@ class RunData:
         optimizer_seconds: Wall-clock seconds not spent on evaluations.
         device_seconds: Device seconds of the same, shape ``(N,)``.
         machine: Device, threads and package versions of the run.
+        folders: For each evaluation the folder of a checkpoint that is no merge (its row of X is
+            NaN), empty for a merge.
     """
 
     problem: ProblemData
@@ -138,6 +141,7 @@ class RunData:
     optimizer_seconds: float
     device_seconds: Array
     machine: dict[str, Any]
+    folders: tuple[str, ...]
 
     @cached_property
     def normalized(self) -> Array:
@@ -270,10 +274,15 @@ def _run(
         if test is not None and x in test and not test[x][0]
     }
     final = [first[x] for x in store.final(cell.id) if x in first]
+    folders = tuple(folder_of_key(row["x"]) for row in rows)
+    X = np.full((len(rows), len(problem.variables)), np.nan)
+    for i, row in enumerate(rows):
+        if not folders[i]:
+            X[i] = json.loads(row["x"])
     return RunData(
         problem,
         cell,
-        np.array([json.loads(row["x"]) for row in rows]).reshape(len(rows), len(problem.variables)),
+        X,
         problem.values(metrics),
         np.array([row["feasible"] and not e[0] for row, e in zip(rows, stored, strict=True)], bool),
         np.array([row["cost"] + row["gradient_cost"] for row in rows]),
@@ -288,4 +297,5 @@ def _run(
             ]
         ),
         store.machine(cell.id),
+        folders,
     )

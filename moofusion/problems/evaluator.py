@@ -249,6 +249,16 @@ class Evaluator:
         place = np.modf(np.arange(1, space.n_var + 1) * 0.6180339887498949)[0]
         probes = space.xl + (space.xu - space.xl) * np.stack([place, 1 - place])
         digest.update(np.round(space.coefficients(probes), 9).tobytes())
+        self._digest_tasks(digest, split)
+        return digest.hexdigest()
+
+    def tasks_fingerprint(self, split: str) -> str:
+        """Hash of data, metrics and heads: what measures a model, whatever its weights are."""
+        digest = xxhash.xxh3_128()
+        self._digest_tasks(digest, split)
+        return digest.hexdigest()
+
+    def _digest_tasks(self, digest: xxhash.xxh3_128, split: str) -> None:
         for task in self.tasks:
             digest.update(f"{task.objective}{task.fingerprint(split)}".encode())
             module = self.module(task)
@@ -256,7 +266,6 @@ class Evaluator:
             for name in self.pool.model.head_names(module):
                 digest.update(name.encode())
                 digest.update(tensor_bytes(state[name].flatten()))
-        return digest.hexdigest()
 
     @cached_property
     def weights_fingerprint(self) -> str:

@@ -42,12 +42,15 @@ class PWEMoE(ProposalAlgorithm):
         steps: Training steps; by default 1000, or under a budget of cost units what it pays for
             (up to 4000) beside the evaluations. A budget cuts more steps than it can pay.
         lr: Learning rate at the start.
+        weight_decay: Decoupled decay of the routers' parameters: AdamW, with which the source
+            trains on GPT-2; 0 is Adam.
         batch_size: Samples per task and step.
         concentration: Of the Dirichlet distribution of preferences.
         n_points: Size of the preference grid; by default the budget of evaluations, else 11
             points for two tasks and 66 for more.
         proposals: Candidates per iteration.
-        checkpoint: File from which an interrupted training goes on.
+        checkpoint: File from which an interrupted training goes on; studies and run folders give
+            one of their own.
         progress: Show a bar with the losses of the tasks.
         **kwargs: Passed to :class:`pymoo.core.algorithm.Algorithm`.
 
@@ -85,6 +88,7 @@ class PWEMoE(ProposalAlgorithm):
         zero_init: bool = False,
         steps: int | None = None,
         lr: float = 1e-2,
+        weight_decay: float = 0.0,
         batch_size: int = 16,
         concentration: float = 1.0,
         n_points: int | None = None,
@@ -109,11 +113,12 @@ class PWEMoE(ProposalAlgorithm):
         self._training_options: dict[str, Any] = {
             "scalarization": scalarization,
             "lr": lr,
+            "weight_decay": weight_decay,
             "batch_size": batch_size,
             "concentration": concentration,
-            "checkpoint": checkpoint,
             "progress": progress,
         }
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.router: ParetoRouter | None = None
         self.training: RouterTraining | None = None
         self.preferences = self.X = np.empty((0, 0))
@@ -142,6 +147,7 @@ class PWEMoE(ProposalAlgorithm):
                 _STEPS,
             ),
             seed=int(rng.integers(2**62)),
+            checkpoint=self.checkpoint,
             **self._training_options,
         )
 

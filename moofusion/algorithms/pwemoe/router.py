@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from moofusion.algorithms.preferences import parse_preference
 from moofusion.algorithms.pwemoe.network import RouterNetwork
 from moofusion.algorithms.pwemoe.routing import route
-from moofusion.algorithms.pwemoe.storage import read_state, write_state
+from moofusion.algorithms.storage import read_state, write_state
 from moofusion.errors import ConfigurationError, RunError
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class ParetoRouter:
         self.conditioned, self.zero_init = bool(conditioned), bool(zero_init)
         self.made_for = _identity(problem)
         self._problem: MergeProblem | None = problem
+        self._spec = _described(problem)
         self.network = RouterNetwork(len(self.names), self._widths())
         self.theta = self.network.initial(self.static, rng=rng, zero_last=zero_init)
 
@@ -168,6 +169,7 @@ class ParetoRouter:
             "names": list(self.names),
             "rows": self.rows.tolist(),
             "made_for": self.made_for,
+            "problem": self._spec,
             **{key: getattr(self, key) for key in _NETWORK},
         }
         return write_state(Path(path), self.network.split(self.theta), description)
@@ -191,7 +193,7 @@ class ParetoRouter:
                 setattr(router, key, description[key])
             router.names = tuple(description["names"])
             router.rows = np.array(description["rows"], dtype=np.int64)
-            router._problem = None
+            router._problem, router._spec = None, description.get("problem")
             router.network = RouterNetwork(len(router.names), router._widths())
             parts = [tensors[name].reshape(shape) for name, shape in router.network.shapes]
         except (KeyError, ValueError, TypeError) as error:
@@ -220,8 +222,25 @@ class ParetoRouter:
                     f"this router does not fit the problem {problem.title!r}: {what}; open the "
                     "problem as it was when the router was trained, or train another"
                 )
-        self._problem = problem
+        self._problem, self._spec = problem, _described(problem)
         return self
+
+    def reopen(self) -> MergeProblem:
+        """Open the problem the router was trained on, and use it from now on.
+
+        Raises:
+            ConfigurationError: It was trained on a problem in memory, or the models have changed.
+        """
+        from moofusion.problems import ProblemSpec
+
+        if self._spec is None:
+            raise ConfigurationError(
+                "this router was trained on a problem in memory, so its models cannot be opened "
+                "again; use it from Python: ParetoRouter.load(path, problem)"
+            )
+        problem = ProblemSpec.model_validate(self._spec).build()
+        self.attach(problem)
+        return problem
 
     def export(
         self,
@@ -305,3 +324,9 @@ def _identity(problem: MergeProblem) -> dict[str, Any]:
             }
         )
     )
+
+
+def _described(problem: MergeProblem) -> dict[str, Any] | None:
+    """The problem file, by which the models can be opened again; None where there is none."""
+    spec = getattr(problem, "spec", None)
+    return None if spec is None else spec.model_dump()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,12 @@ from numpy.typing import NDArray
 
 from moofusion.algorithms.adam import Adam, cosine
 from moofusion.algorithms.batches import SeededBatches
-from moofusion.algorithms.gradients import SPLIT, check_finite, check_losses
+from moofusion.algorithms.gradients import SPLIT, check_finite, check_losses, step_cost
 from moofusion.algorithms.pwemoe.router import ParetoRouter
-from moofusion.algorithms.pwemoe.storage import read_state, write_state
 from moofusion.algorithms.ranks import mean_over_ranks, rank_and_world
 from moofusion.algorithms.scalarize import get_scalarizer
-from moofusion.errors import ConfigurationError, RunError
+from moofusion.algorithms.storage import read_training, write_state
+from moofusion.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from moofusion.problems import MergeProblem
@@ -50,6 +51,7 @@ class RouterTraining:
         scalarization: See :func:`moofusion.algorithms.scalarize.get_scalarizer`.
         steps: Number of steps.
         lr: Learning rate at the start; it falls along a cosine to a tenth.
+        weight_decay: Decoupled decay of the router's parameters (AdamW); 0 is Adam.
         batch_size: Samples per task and step, on every rank.
         concentration: Of the Dirichlet distribution; 1 is uniform on the simplex.
         seed: Of preferences and batches.
@@ -58,6 +60,7 @@ class RouterTraining:
 
     Attributes:
         fallbacks: Steps in which the scalarization had no solution and took the preference.
+        seconds: Wall-clock seconds of all steps so far, also of those before an interruption.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class RouterTraining:
         scalarization: str = "ls",
         steps: int,
         lr: float = 1e-2,
+        weight_decay: float = 0.0,
         batch_size: int = 16,
         concentration: float = 1.0,
         seed: int = 0,
@@ -82,7 +86,7 @@ class RouterTraining:
         self.steps, self.concentration, self.seed = steps, concentration, seed
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.progress = progress
-        self.adam = Adam(lr=lr)
+        self.adam = Adam(lr=lr, weight_decay=weight_decay)
         self.rank, world = rank_and_world()
         self.batches = SeededBatches(
             [task.n_samples(SPLIT) for task in problem.tasks],
@@ -92,7 +96,8 @@ class RouterTraining:
             world=world,
         )
         self._history: list[tuple[Array, Array]] = []
-        self.fallbacks = 0
+        self.fallbacks, self.seconds = 0, 0.0
+        self._restored = 0
         self._settings = {
             "made_for": router.made_for,
             "data": problem.fingerprint(SPLIT) if checkpoint is not None else "",
@@ -100,6 +105,7 @@ class RouterTraining:
             "scalarization": scalarization,
             "steps": steps,
             "lr": lr,
+            "weight_decay": weight_decay,
             "batch_size": batch_size,
             "concentration": concentration,
             "seed": seed,
@@ -124,7 +130,16 @@ class RouterTraining:
         return np.array([r for _, r in self._history]).reshape(self.done, -1)
 
     def run(self) -> ParetoRouter:
-        """Take all steps that are left; returns the router."""
+        """Take all steps that are left; returns the router.
+
+        What a checkpoint holds is told to the problem's `gradient_observers` first, in one sum:
+        it was paid for this training, though not by this process.
+        """
+        if self._restored:
+            cost = self._restored * step_cost(self.problem, self.batches.batch_size)
+            for observer in self.problem.gradient_observers:
+                observer(cost, self.seconds)
+            self._restored = 0
         with self._bar() as show:
             while self.done < self.steps:
                 self.step()
@@ -135,7 +150,7 @@ class RouterTraining:
 
     def step(self) -> None:
         """Take one step."""
-        number, router = self.done, self.router
+        number, router, started = self.done, self.router, time.perf_counter()
         r = self.preference(number)
         L = router.batch(r[None])[0]
         # Rows of a group-wise space are its variables: unclipped, since routers know no bounds.
@@ -150,6 +165,7 @@ class RouterTraining:
         router.theta = self.adam.step(router.theta, weights.alpha @ J, factor=factor)
         self.fallbacks += weights.fallback
         self._history.append((losses, r))
+        self.seconds += time.perf_counter() - started
 
     def preference(self, step: int) -> Array:
         """Preference of a step, the same on every rank."""
@@ -168,24 +184,23 @@ class RouterTraining:
             "losses": self.losses,
             "preferences": self.preferences,
         }
-        description = {"kind": _KIND, "settings": self._settings, "fallbacks": self.fallbacks}
+        description = {
+            "kind": _KIND,
+            "settings": self._settings,
+            "fallbacks": self.fallbacks,
+            "seconds": self.seconds,
+        }
         write_state(self.checkpoint, arrays, description)
 
     def _resume(self, path: Path) -> None:
-        arrays, description = read_state(path, _KIND)
-        theirs: dict[str, Any] = description["settings"]
-        for key, mine in self._settings.items():
-            if theirs.get(key) != mine:
-                detail = "" if key in ("made_for", "data") else f": {theirs.get(key)}, not {mine}"
-                raise RunError(
-                    f"{path} is the checkpoint of another training ({key} differs{detail}); "
-                    "remove it, or give another file"
-                )
+        arrays, description = read_training(path, _KIND, self._settings)
         self.router.theta = arrays["theta"]
         self._history = list(zip(arrays["losses"], arrays["preferences"], strict=True))
         self.adam.mean, self.adam.square = arrays["mean"], arrays["square"]
         self.adam.count = self.done
         self.fallbacks = int(description["fallbacks"])
+        self.seconds = float(description["seconds"])
+        self._restored = self.done
 
     @contextmanager
     def _bar(self) -> Iterator[Any]:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["export_command", "preference_text", "report_command"]
+__all__ = ["export_command", "preference_text", "report_command", "router_command"]
 
 
 def export_command(
@@ -48,6 +48,17 @@ def preference_text(weights: Mapping[str, float]) -> str:
         'a=0.7,c=0.3'
     """
     return ",".join(f"{name}={weight:g}" for name, weight in weights.items() if weight)
+
+
+def router_command(file: str | Path, *, preference: str, to: str = "OUT") -> str:
+    """The command that exports what a trained router makes of a preference.
+
+    Example:
+        >>> router_command("router.safetensors", preference="a=0.7,b=0.3")
+        'moofusion export --router router.safetensors --preference a=0.7,b=0.3 --to OUT'
+    """
+    words = ["moofusion", "export", "--router", str(file), "--preference", preference, "--to", to]
+    return shlex.join(words)
 
 
 def report_command(study: str | Path, out: str | Path) -> str:

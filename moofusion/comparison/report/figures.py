@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from moofusion.comparison.report.across import Family
 from moofusion.comparison.report.fronts import plot_fronts
 from moofusion.comparison.report.heatmap import plot_coefficients
@@ -129,7 +131,7 @@ def _of(section: Section) -> list[tuple[Picture, Callable[[], Figure]]]:
             interactive=True,
         )
     front = section.front()
-    if front is not None:
+    if front is not None and np.isfinite(front.X).any():
         add(
             "coefficients",
             "Coefficients of the models of the pooled front, in order along it",

@@ -46,7 +46,8 @@ def along_front(F: Array) -> NDArray[np.intp]:
 def plot_coefficients(section: Section, front: Front) -> Figure:
     """Rows: the models of a front, in order along it; columns: decision variables.
 
-    A strip on the left shows what each model is good at.
+    A strip on the left shows what each model is good at. Models that are no merges (fine-tuned
+    checkpoints) have no coefficients and are left out.
 
     Args:
         section: The problem.
@@ -56,6 +57,7 @@ def plot_coefficients(section: Section, front: Front) -> Figure:
 
     F = front.normalized("search")
     order = along_front(F)
+    order = order[np.isfinite(front.X[order]).all(axis=1)]
     total = len(order)
     if total > _MOST_ROWS:
         order = order[np.linspace(0, total - 1, _MOST_ROWS).round().astype(np.intp)]

@@ -3,7 +3,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const el = (id) => document.getElementById(id);
-const state = { problem: 0, split: "search", view: "pair", axes: [0, 1], cost: "evaluations", hidden: new Set(), weights: [] };
+const state = { problem: 0, split: "search", view: "pair", axes: [0, 1], cost: "evaluations", hidden: new Set(), weights: [], opened: new Set() };
 
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -98,6 +98,7 @@ function modelTable(s, model) {
 }
 
 function coefficientList(s, model) {
+  if (model.folder) return make("p", { className: "small" }, `No merge: the fine-tuned checkpoint ${model.folder}.`);
   const most = Math.max(...model.x.map(Math.abs), 1e-12);
   const rows = model.x.flatMap((v, i) => {
     const bar = make("span", { className: "bar" });
@@ -106,6 +107,44 @@ function coefficientList(s, model) {
   });
   return make("details", { open: model.x.length <= 12 }, make("summary", {}, "Coefficients"),
     make("div", { className: "coefficients" }, ...rows));
+}
+
+function commandBox(id, command) {
+  const copy = make("button", { type: "button" }, "Copy command");
+  copy.addEventListener("click", async () => {
+    try { await navigator.clipboard.writeText(command); copy.textContent = "Copied"; } catch { copy.textContent = "Select the text and copy it"; }
+    setTimeout(() => { copy.textContent = "Copy command"; }, 2000);
+  });
+  return [make("pre", { id, tabIndex: 0 }, command), copy];
+}
+
+function coefficientTable(router) {
+  const cell = (v) => make("td", {}, v.toFixed(4));
+  const head = ["router", ...router.experts].map((h) => make("th", { scope: "col" }, h));
+  const rows = routerRows(router, state.weights).map((row, g) =>
+    make("tr", {}, make("th", { scope: "row" }, router.names[g]), ...row.map(cell)));
+  const fixed = make("tr", {}, make("th", { scope: "row" }, "all else"), ...router.static.map(cell));
+  const details = make("details", { open: state.opened.has(router.label) }, make("summary", {}, "Its coefficients"),
+    make("div", { className: "scroll" }, make("table", { className: "coefficients-of-router" }, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows, fixed))));
+  details.addEventListener("toggle", () => { if (details.open) state.opened.add(router.label); else state.opened.delete(router.label); });
+  return details;
+}
+
+function showRouters() {
+  const box = el("routers"), s = section();
+  const routers = s.routers.filter((r) => !state.hidden.has(r.algorithm));
+  box.hidden = !routers.length || !state.weights.some((w) => w > 0);
+  if (box.hidden) { box.replaceChildren(); return; }
+  box.replaceChildren(make("h3", {}, "Trained routers"),
+    make("p", { className: "small" }, "A router makes a model of its own for these weights, also where none was measured."),
+    ...routers.flatMap((router, i) => {
+      const near = nearestPoint(router, state.weights);
+      const measured = near ? [
+        make("p", { className: "small" }, `Measured of the nearest proposal, whose coefficients differ by at most ${near.off.toPrecision(2)}:`),
+        make("div", { className: "scroll" }, modelTable(s, near.point))] : [];
+      return [make("h4", {}, router.label), ...measured, coefficientTable(router),
+        ...commandBox(`router-command-${i}`, routerCommand(router, s.tasks.map((t) => t.name), state.weights))];
+    }));
 }
 
 function showRecommended(model) {
@@ -117,16 +156,11 @@ function showRecommended(model) {
     return;
   }
   const command = exportCommand(s, state.weights, shownAlgorithms());
-  const copy = make("button", { type: "button" }, "Copy command");
-  copy.addEventListener("click", async () => {
-    try { await navigator.clipboard.writeText(command); copy.textContent = "Copied"; } catch { copy.textContent = "Select the text and copy it"; }
-    setTimeout(() => { copy.textContent = "Copy command"; }, 2000);
-  });
   box.replaceChildren(
     make("div", { className: "scroll" }, modelTable(s, model)),
     coefficientList(s, model),
     make("p", { className: "small" }, `Cost ${model.cost.toLocaleString("en")} units. Smallest weighted sum of normalized search values among the models shown.`),
-    make("pre", { id: "command", tabIndex: 0 }, command), copy);
+    ...commandBox("command", command));
 }
 
 function listModels() {
@@ -144,6 +178,7 @@ let waiting = 0;
 
 function redrawChoice() {
   showRecommended(recommendedModel());
+  showRouters();
   // A slider moves faster than figures are drawn.
   if (window.Plotly && !waiting) {
     waiting = requestAnimationFrame(() => {

@@ -21,7 +21,7 @@ from moofusion.comparison.report.table import Table
 
 __all__ = ["has_plotly", "render_page"]
 
-_SCRIPTS = ("page_choose.js", "page_charts.js", "page.js")
+_SCRIPTS = ("page_choose.js", "page_routers.js", "page_charts.js", "page.js")
 # Figures are drawn at 150 dots per inch, pages at 96.
 _SHRINK = 96 / 150
 

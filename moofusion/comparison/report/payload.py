@@ -9,6 +9,7 @@ import numpy as np
 
 from moofusion.comparison.report.commands import export_command
 from moofusion.comparison.report.progress import bands, limits
+from moofusion.comparison.report.routers import router_data
 from moofusion.comparison.report.scores import AXES, Section
 from moofusion.comparison.report.style import looks, reference_looks
 
@@ -49,6 +50,7 @@ def section_data(section: Section, study: str | Path) -> dict[str, Any]:
         "algorithms": _algorithms(section),
         "costs": dict(AXES),
         "progress": _short(limits(section)),
+        "routers": router_data(section, study),
         # The page puts in what depends on its controls.
         "command": export_command(
             study,
@@ -112,7 +114,9 @@ def _models(section: Section, algorithm: str) -> list[dict[str, Any]]:
             "label": label,
             "F": F[i].tolist(),
             "sum": float(sums[i]),
-            "x": _short(front.X[i]),
+            # A fine-tuned model is no merge.
+            "x": [] if front.folder(i) else _short(front.X[i]),
+            "folder": front.folder(i),
             "cost": float(front.cost[i]),
         }
         rows.append(row | {split: front.values(split)[i].tolist() for split in front.splits})

@@ -164,12 +164,15 @@ class Section:
         picked = () if algorithm is None else (algorithm,)
         front = pooled_result(alone, algorithms=picked, budget=self.budget).front
         origins = {
-            run.X[i].tobytes(): f"{self.names[run.cell.algorithm]}, seed {run.cell.seed}, "
-            f"evaluation {i + 1}"
+            (
+                run.X[i].tobytes(),
+                run.folders[i],
+            ): f"{self.names[run.cell.algorithm]}, seed {run.cell.seed}, evaluation {i + 1}"
             for run in reversed(runs)
             for i in run.reported[::-1]
         }
-        return replace(front, labels=tuple(origins[x.tobytes()] for x in front.X))
+        labels = [origins[x.tobytes(), front.folder(i)] for i, x in enumerate(front.X)]
+        return replace(front, labels=tuple(labels))
 
     def references(self, split: str) -> dict[str, Array]:
         """Metric values of base, experts and controls on a split, shape ``(M,)`` each."""

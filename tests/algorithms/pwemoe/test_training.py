@@ -265,3 +265,15 @@ def test_architectures_are_routed_without_paths_written_by_hand(name, dtype):
         changed = bool(moved[entry.slice].any())
         assert changed == (entry.role == "mlp"), entry.name
     assert np.isfinite(training.losses).all()
+
+
+def test_weight_decay_pulls_the_parameters_of_the_router_towards_zero(tmp_path):
+    """As AdamW does: from equal steps, a share of lr times decay less for every step."""
+    thetas = {}
+    for decay in (0.0, 2.0):
+        training = _training(steps=1, weight_decay=decay, checkpoint=tmp_path / f"{decay}.st")
+        start = training.router.theta.copy()
+        thetas[decay] = training.run().theta
+    assert thetas[2.0] == pytest.approx(thetas[0.0] - 2.0 * 3e-2 * start, rel=1e-9)
+    with pytest.raises(RunError, match=r"weight_decay differs: 2\.0, not 0\.0"):
+        _training(steps=1, checkpoint=tmp_path / "2.0.st")

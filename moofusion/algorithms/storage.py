@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from moofusion.errors import RunError
 
-__all__ = ["read_state", "write_state"]
+__all__ = ["read_state", "read_training", "write_state"]
 
 _KEY = "moofusion"
 
@@ -63,4 +63,24 @@ def read_state(path: Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str
         raise RunError(f"{path} cannot be read: {error}") from error
     if description.get("kind") != kind:
         raise RunError(f"{path} holds {description.get('kind', 'something else')}, not a {kind}")
+    return arrays, description
+
+
+def read_training(
+    path: Path, kind: str, settings: Mapping[str, Any]
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The same for the state of a training, which must be of these settings.
+
+    Raises:
+        RunError: It cannot be read, or is of another training.
+    """
+    arrays, description = read_state(path, kind)
+    theirs: dict[str, Any] = description["settings"]
+    for key, mine in settings.items():
+        if theirs.get(key) != mine:
+            detail = "" if key in ("made_for", "data") else f": {theirs.get(key)}, not {mine}"
+            raise RunError(
+                f"{path} is the checkpoint of another training ({key} differs{detail}); "
+                "remove it, or give another file"
+            )
     return arrays, description
