@@ -23,7 +23,7 @@ __all__ = ["ProblemSpec", "apply_overrides", "read_spec"]
 
 
 # Members of unions, which pydantic reports among the keys.
-_UNION_MEMBER = re.compile(r"^(image|text)-classification$|^(str|float)$|\[")
+_UNION_MEMBER = re.compile(r"^(image|text|zero-shot)-classification$|^(str|float)$|\[")
 
 
 class _Table(BaseModel):
@@ -44,6 +44,8 @@ class _TaskSpec(_Table):
     data: str
     config: str | None = None
     splits: dict[str, str] | None = None
+    holdout: int | None = Field(default=None, ge=1)
+    samples: dict[str, int] | None = None
     label: str = "label"
     objective: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
     head: str | None = None
@@ -53,7 +55,7 @@ class _TaskSpec(_Table):
         size = {} if self.batch_size is None else {"batch_size": self.batch_size}
         return {"objective": self.objective, "head": self.head, **size}
 
-    def _read(self, spec: ProblemSpec, column: str) -> LabelledData:
+    def _read(self, spec: ProblemSpec, column: str | list[str]) -> LabelledData:
         from moofusion.tasks import read_labelled
 
         return read_labelled(
@@ -62,6 +64,8 @@ class _TaskSpec(_Table):
             label=self.label,
             splits=self.splits,
             name=self.config,
+            holdout=self.holdout,
+            samples=self.samples,
         )
 
     def build(self, spec: ProblemSpec) -> Task:
@@ -92,7 +96,7 @@ class TextTaskSpec(_TaskSpec):
     """Text classification."""
 
     kind: Literal["text-classification"]
-    column: str = "text"
+    column: str | list[str] = "text"
     tokenizer: str | None = None
     max_length: int = Field(default=128, ge=1)
 
@@ -110,7 +114,44 @@ class TextTaskSpec(_TaskSpec):
         )
 
 
-TaskSpec = Annotated[ImageTaskSpec | TextTaskSpec, Field(discriminator="kind")]
+class ZeroShotTaskSpec(_TaskSpec):
+    """Image classification by a CLIP model, its head made from the names of the classes."""
+
+    kind: Literal["zero-shot-classification"]
+    column: str = "image"
+    processor: str | None = None
+    clip: str | None = None
+    prompts: str | None = None
+    templates: list[str] | None = None
+    class_names: list[str] | None = None
+
+    def build(self, spec: ProblemSpec) -> Task:
+        """The task; processor and text tower are the base's unless others are named."""
+        from moofusion.tasks import Prompts, ZeroShotClassification
+        from moofusion.weights.sources import find_folder
+
+        role, source = f"text tower of task {self.name!r}", self.clip or spec.pool.base
+        pickled = spec.pool.allow_pickle
+        clip = find_folder(spec.locate(source), role=role, allow_pickle=pickled)
+        if self.templates and self.class_names:
+            prompts = Prompts(tuple(self.class_names), tuple(self.templates))
+        else:
+            prompts = Prompts.shipped(self.prompts or self.name).replaced(
+                self.class_names, self.templates
+            )
+        processor = spec.locate(self.processor or source)
+        return ZeroShotClassification(
+            self.name,
+            self._read(spec, self.column),
+            clip=clip,
+            prompts=prompts,
+            allow_pickle=pickled,
+            processor=find_folder(processor, role=f"processor of task {self.name!r}"),
+            **self._options(),
+        )
+
+
+TaskSpec = Annotated[ImageTaskSpec | TextTaskSpec | ZeroShotTaskSpec, Field(discriminator="kind")]
 
 
 class SpaceSpec(_Table):
@@ -223,12 +264,8 @@ def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> Problem
         ConfigurationError: The file cannot be read, or a key or value is wrong; the message names
             the file, the key and what was expected.
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"problem file {path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"problem file {path} is not valid TOML: {error}") from error
+    raw = _load(path)
+    raw = _extended(raw, path)
     raw.setdefault("title", path.stem)
     raw.setdefault("folder", str(path.resolve().parent))
     apply_overrides(raw, overrides or {}, where=str(path))
@@ -236,6 +273,32 @@ def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> Problem
         return ProblemSpec.model_validate(raw)
     except ValidationError as error:
         raise ConfigurationError(f"problem file {path}: {_explain(error)}") from error
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"problem file {path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"problem file {path} is not valid TOML: {error}") from error
+
+
+def _extended(raw: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A file that names another under ``extends``: that file, cut to ``only`` and changed."""
+    other, only = raw.pop("extends", None), raw.pop("only", None)
+    if other is None:
+        if only is not None:
+            raise ConfigurationError(f"problem file {path}: 'only' needs 'extends'")
+        return raw
+    parent = path.parent / f"{other}.toml"
+    whole = _load(parent)
+    if "extends" in whole:
+        raise ConfigurationError(f"problem file {path}: {parent.name} extends another file itself")
+    whole.setdefault("title", parent.stem)
+    if only is not None:
+        apply_overrides(whole, {"tasks": only}, where=str(parent))
+    return whole | raw
 
 
 def apply_overrides(raw: dict[str, Any], overrides: Mapping[str, Any], *, where: str) -> None:

@@ -6,6 +6,7 @@ from moofusion.tasks.data import LabelledData, read_labelled
 from moofusion.tasks.function import FunctionTask
 from moofusion.tasks.image import ImageClassification
 from moofusion.tasks.text import TextClassification
+from moofusion.tasks.zero_shot import Prompts, ZeroShotClassification
 
 __all__ = [
     "SPLITS",
@@ -15,8 +16,10 @@ __all__ = [
     "LabelledData",
     "Measurement",
     "Metric",
+    "Prompts",
     "Task",
     "TensorClassification",
     "TextClassification",
+    "ZeroShotClassification",
     "read_labelled",
 ]

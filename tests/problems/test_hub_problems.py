@@ -1,0 +1,145 @@
+"""Every problem file, end to end on tiny stand-ins that lie as the hub's repositories do."""
+
+import hub
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import moofusion
+from moofusion import get_problem, list_problems
+from moofusion.cli import app
+from moofusion.errors import ConfigurationError, DataError, PoolError
+from moofusion.problems import problem_spec
+from moofusion.tasks import Prompts
+
+FAMILIES = {
+    "clip_b32": "clip-vit-base-patch32",
+    "clip_b16": "clip-vit-base-patch16",
+    "clip_l14": "clip-vit-large-patch14",
+}
+HUB = [name for name in list_problems() if not name.startswith("vision")]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("hub")
+    for family in FAMILIES.values():
+        hub.save_clip(root, family)
+    hub.save_clip_data(root)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _heads(monkeypatch, tmp_path_factory):
+    place = tmp_path_factory.getbasetemp() / "heads"
+    monkeypatch.setenv("MOOFUSION_HEADS", str(place))
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_every_file_runs_end_to_end(name, root):
+    smaller = {f"tasks.{task.name}.holdout": 20 for task in problem_spec(name).tasks}
+    problem = get_problem(name, device="cpu", overrides={"folder": str(root)} | smaller)
+    assert problem.has_test_split
+    assert problem.n_var == problem.n_obj == len(problem_spec(name).tasks)
+    k = problem.n_var
+    result = moofusion.search(problem, "random", evaluations=k + 2, seed=1)
+    assert np.isfinite(result.front.values("test")).all()
+    losses = [[m.metrics["loss"] for m in e.measurements] for e in problem.anchors().evaluations]
+    assert len(np.unique(np.round(losses, 9), axis=0)) == k + 1, "models measured alike"
+
+
+def test_the_papers_pairs_and_triple_are_there():
+    for family in FAMILIES:
+        whole = problem_spec(family)
+        assert [task.name for task in whole.tasks] == list(hub.CLIP_TASKS)
+        for short, tasks in {
+            "sun397_cars": ["sun397", "stanford_cars"],
+            "sun397_dtd": ["sun397", "dtd"],
+            "cars_dtd": ["stanford_cars", "dtd"],
+            "sun397_cars_dtd": ["sun397", "stanford_cars", "dtd"],
+        }.items():
+            spec = problem_spec(f"{family}_{short}")
+            assert [task.name for task in spec.tasks] == list(spec.pool.experts) == tasks
+            assert spec.pool.base == whole.pool.base
+
+
+# -------------------------------------------------------------------------- other places
+
+
+def test_single_sources_are_replaced_on_the_command_line(root):
+    """Without the mirror: base, expert and data each by a path."""
+    family = FAMILIES["clip_b32"]
+    options = [
+        f"pool.base={root / 'openai' / family}",
+        f"pool.experts.dtd={root / 'tanganke' / f'{family}_dtd'}",
+        f"tasks.dtd.data={root / 'tanganke' / 'dtd'}",
+        "tasks.dtd.holdout=20",
+    ]
+    words = [word for option in options for word in ("--set", option)]
+    result = CliRunner().invoke(app, ["describe", "clip_b32", "--tasks", "dtd", *words])
+    assert result.exit_code == 0, result.output
+    assert "dtd" in result.output
+
+
+def test_what_is_neither_here_nor_in_the_cache_is_named(tmp_path):
+    with pytest.raises(PoolError, match=r"openai/clip-vit-base-patch32.*no network, or offline"):
+        get_problem("clip_b32", tasks=["dtd"], overrides={"folder": str(tmp_path)})
+
+
+def test_data_that_is_neither_here_nor_in_the_cache_is_named(root):
+    changes = {"folder": str(root), "tasks.dtd.data": "nobody/nothing"}
+    with pytest.raises(DataError, match=r"'nobody/nothing'.*no network, or offline mode"):
+        get_problem("clip_b32", tasks=["dtd"], overrides=changes)
+
+
+def test_a_data_set_with_other_classes_is_refused(root, tmp_path):
+    hub.save_picture_data(tmp_path / "other", ["blotchy", "banded"])
+    changes = {"folder": str(root), "tasks.dtd.data": str(tmp_path / "other")}
+    changes["tasks.dtd.holdout"] = 20
+    with pytest.raises(DataError, match="'dtd': the data set has 2 classes"):
+        get_problem("clip_b32", tasks=["dtd"], overrides=changes)
+    changes |= {"tasks.dtd.class_names": ["banded", "blotchy"]}
+    with pytest.raises(DataError, match="label 0 is 'blotchy'"):
+        get_problem("clip_b32", tasks=["dtd"], overrides=changes)
+    changes |= {"tasks.dtd.class_names": ["blotchy", "banded"]}
+    problem = get_problem("clip_b32", tasks=["dtd"], device="cpu", overrides=changes)
+    assert problem.tasks[0].prompts.templates == Prompts.shipped("dtd").templates
+
+
+def test_exported_merges_are_vision_towers_that_transformers_loads(root, tmp_path):
+    from transformers import CLIPImageProcessorPil, CLIPVisionModel
+
+    smaller = {"folder": str(root), "tasks.dtd.holdout": 20}
+    smaller |= {"tasks.dtd.objective": "loss"}
+    problem = get_problem("clip_b32", tasks=["dtd"], device="cpu", overrides=smaller)
+    result = moofusion.search(problem, "random", evaluations=4, seed=1)
+    out = result.export(tmp_path / "merged")
+    tower, info = CLIPVisionModel.from_pretrained(out.folder, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    CLIPImageProcessorPil.from_pretrained(out.folder)
+    found = problem.tasks[0].evaluate(tower.eval(), "search").metrics["loss"]
+    assert len(result.front) == 1
+    assert found == pytest.approx(problem.measured(result.front.X)[0, 0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('only = ["a"]', "'only' needs 'extends'"),
+        ('extends = "gone"', r"gone\.toml cannot be read"),
+        ('extends = "second"', r"second\.toml extends another file itself"),
+        ('extends = "first"\nonly = ["c"]', "unknown task 'c'"),
+        ('extends = "first"\nspcae = 3', "unknown key 'spcae'"),
+    ],
+)
+def test_files_that_extend_others_wrongly(tmp_path, text, message):
+    (tmp_path / "first.toml").write_text(
+        '[pool]\nbase = "b"\n[pool.experts]\na = "x"\n'
+        '[[tasks]]\nname = "a"\nkind = "text-classification"\ndata = "d"\n'
+    )
+    (tmp_path / "second.toml").write_text('extends = "first"')
+    (tmp_path / "bad.toml").write_text(text)
+    assert problem_spec(tmp_path / "second.toml").title == "first"
+    with pytest.raises(ConfigurationError, match=message):
+        problem_spec(tmp_path / "bad.toml")
