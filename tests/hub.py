@@ -11,6 +11,7 @@ import json
 import numpy as np
 import PIL.Image
 import tiny
+import torch
 
 from moofusion.tasks import Prompts
 
@@ -95,3 +96,75 @@ def save_clip_data(root):
     files = [{"split": split, "path": f"cropped_digits/{split}-*"} for split in ("train", "test")]
     configs = [{"config_name": "cropped_digits", "data_files": files}]
     (card / "README.md").write_text(f"---\nconfigs: {json.dumps(configs)}\n---\n")
+
+
+# -------------------------------------------------------------------------------- GPT-2 and GLUE
+
+GLUE = {
+    "cola": (("sentence",), ("unacceptable", "acceptable")),
+    "mnli": (("premise", "hypothesis"), ("entailment", "neutral", "contradiction")),
+    "mrpc": (("sentence1", "sentence2"), ("not_equivalent", "equivalent")),
+    "qnli": (("question", "sentence"), ("entailment", "not_entailment")),
+    "qqp": (("question1", "question2"), ("not_duplicate", "duplicate")),
+    "rte": (("sentence1", "sentence2"), ("entailment", "not_entailment")),
+    "sst2": (("sentence",), ("negative", "positive")),
+}
+
+
+def gpt2_tokenizer():
+    """GPT-2's own tokenizer with letters for its vocabulary; it has no padding token."""
+    from transformers import GPT2Tokenizer
+
+    words = [*"abcdefghijklmnop", "Ġ", "<|endoftext|>"]
+    return GPT2Tokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])
+
+
+def save_gpt2(root):
+    """Base with the tensor names of the published file, and a classifier for every task."""
+    from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
+
+    base = root / "openai-community" / "gpt2"
+    words = {"vocab_size": 18, "bos_token_id": 17, "eos_token_id": 17, "pad_token_id": None}
+    words |= {"n_positions": 64}
+    body = tiny.build(GPT2LMHeadModel, tiny.gpt2_config(**words))
+    body.save_pretrained(base)
+
+    def published(tensors):
+        """No prefix, and the causal masks as tensors."""
+        masks = {f"h.{i}.attn.bias": np.tril(np.ones((1, 1, 64, 64), np.float32)) for i in (0, 1)}
+        plain = {name.removeprefix("transformer."): value for name, value in tensors.items()}
+        return plain | {name: torch.from_numpy(mask) for name, mask in masks.items()}
+
+    tiny.edit_weights(base, published)
+    gpt2_tokenizer().save_pretrained(base)
+    for i, (task, (_, classes)) in enumerate(GLUE.items()):
+        config = tiny.gpt2_config(labels=len(classes), **words)
+        expert = tiny.build(GPT2ForSequenceClassification, config, 10 + i)
+        expert.transformer.load_state_dict(body.transformer.state_dict())
+        tiny.drift(expert, i, 0.2, only="transformer.").save_pretrained(
+            root / "tanganke" / f"gpt2_{task}"
+        )
+
+
+def save_glue(root, *, train=40, test=18):
+    """Configurations in folders of their own, an unlabelled test split, two of MNLI."""
+    import datasets
+
+    place, configs = root / "nyu-mll" / "glue", []
+    for i, (task, (columns, classes)) in enumerate(GLUE.items()):
+        label = {"label": datasets.ClassLabel(names=list(classes))}
+        features = datasets.Features({c: datasets.Value("string") for c in columns} | label)
+        held = ["validation_matched", "validation_mismatched"] if task == "mnli" else ["validation"]
+        files = []
+        counts = [("train", train), *((name, test) for name in held), ("test", 6)]
+        for j, (split, count) in enumerate(counts):
+            rng = np.random.default_rng(100 * i + j)
+            rows = {c: tiny.sentences(count, int(rng.integers(1e6))) for c in columns}
+            none = [-1] * count
+            rows["label"] = none if split == "test" else rng.integers(0, len(classes), count)
+            file = place / task / f"{split}-00000-of-00001.parquet"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            datasets.Dataset.from_dict(rows, features=features).to_parquet(str(file))
+            files.append({"split": split, "path": f"{task}/{split}-*"})
+        configs.append({"config_name": task, "data_files": files})
+    (place / "README.md").write_text(f"---\nconfigs: {json.dumps(configs)}\n---\n")

@@ -2,7 +2,10 @@
 
 import hub
 import numpy as np
+import pandas
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
 import moofusion
@@ -26,6 +29,8 @@ def root(tmp_path_factory):
     for family in FAMILIES.values():
         hub.save_clip(root, family)
     hub.save_clip_data(root)
+    hub.save_gpt2(root)
+    hub.save_glue(root)
     return root
 
 
@@ -61,6 +66,63 @@ def test_the_papers_pairs_and_triple_are_there():
             spec = problem_spec(f"{family}_{short}")
             assert [task.name for task in spec.tasks] == list(spec.pool.experts) == tasks
             assert spec.pool.base == whole.pool.base
+
+
+def test_gpt2_and_its_three_pairs():
+    whole = problem_spec("gpt2_glue")
+    assert [task.name for task in whole.tasks] == list(hub.GLUE)
+    for names in (["cola", "mnli"], ["cola", "mrpc"], ["mrpc", "mnli"]):
+        spec = problem_spec("gpt2_" + "_".join(names))
+        assert [task.name for task in spec.tasks] == list(spec.pool.experts) == names
+    for task in whole.tasks:
+        assert task.max_length == 512
+        assert task.splits["test"].startswith("validation")
+
+
+def test_pairs_of_sentences_go_through_gpt2_one_by_one(root):
+    """Against each pair alone, unpadded: the last token of the second sentence decides."""
+    from transformers import GPT2ForSequenceClassification
+
+    changes = {"folder": str(root), "tasks.mnli.holdout": 12}
+    problem = get_problem("gpt2_glue", tasks=["mnli"], device="cpu", overrides=changes)
+    task = problem.tasks[0]
+    module = problem.evaluator.module(task)
+    problem.evaluator.weights(np.ones((1, 1)))
+    expert = GPT2ForSequenceClassification.from_pretrained(root / "tanganke" / "gpt2_mnli").eval()
+    tokenizer, losses = hub.gpt2_tokenizer(), []
+    table = pandas.read_parquet(
+        root / "nyu-mll" / "glue" / "mnli" / "validation_matched-00000-of-00001.parquet"
+    )
+    for row in table.itertuples():
+        ids = torch.tensor([tokenizer(row.premise, row.hypothesis)["input_ids"][:512]])
+        with torch.no_grad():
+            scores = expert(input_ids=ids).logits
+        losses.append(float(cross_entropy(scores, torch.tensor([row.label]))))
+    found = task.evaluate(module, "test").metrics["loss"]
+    assert found == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_missing_columns_of_glue_are_named(root):
+    changes = {"folder": str(root), "tasks.rte.column": ["premise", "hypothesis"]}
+    with pytest.raises(DataError, match=r"no column 'premise'; it has \['sentence1', 'sentence2'"):
+        get_problem("gpt2_glue", tasks=["rte"], overrides=changes)
+
+
+def test_the_unlabelled_test_split_of_glue_is_refused(root):
+    changes = {"folder": str(root), "tasks.rte.splits": {"train": "train", "test": "test"}}
+    changes["tasks.rte.holdout"] = 12
+    with pytest.raises(DataError, match=r"'test': label -1.*splits that are labelled"):
+        get_problem("gpt2_glue", tasks=["rte"], overrides=changes)
+
+
+def test_no_tokenizer_beside_the_base(root, tmp_path):
+    (tmp_path / "bare").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "bare" / name).symlink_to(root / "openai-community" / "gpt2" / name)
+    changes = {"folder": str(root), "pool.base": str(tmp_path / "bare"), "tasks.rte.holdout": 12}
+    problem = get_problem("gpt2_glue", tasks=["rte"], device="cpu", overrides=changes)
+    with pytest.raises(DataError, match=r"'rte': no tokenizer in .*bare"):
+        problem.evaluate(np.zeros((1, 1)))
 
 
 # -------------------------------------------------------------------------- other places
