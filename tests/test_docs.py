@@ -13,6 +13,7 @@ import moofusion.cli
 from moofusion import SearchResult
 from moofusion.merging import METHODS, make_method
 from moofusion.problems import spec as specs
+from moofusion.problems import task_spec
 from moofusion.problems.spec import read_spec
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +88,7 @@ def test_every_key_is_described_and_no_other():
             {"folder", "pool", "tasks", "space", "merge", "constraints"},
         ),
         "`[pool]`": ((specs.PoolSpec,), set()),
-        "`[[tasks]]`": (get_args(get_args(specs.TaskSpec)[0]), set()),
+        "`[[tasks]]`": (get_args(get_args(task_spec.TaskSpec)[0]), set()),
         "`[space]`": ((specs.SpaceSpec,), set()),
         "`[merge]`": ((specs.MergeSpec,), set()),
         "`[[constraints]]`": ((specs.ConstraintSpec,), set()),
@@ -105,15 +106,15 @@ def test_every_key_is_described_and_no_other():
 def test_defaults_in_the_table_are_the_real_ones():
     text = page("problem-files.md")
     expected = {
-        "column": "`image` or `text`", "label": "`label`", "objective": "`accuracy`",
+        "column": "`image` or `text`", "label": "`label`", "objective": "the first",
         "max_length": "128", "allow_pickle": "`false`", "heads": '`"auto"`', "device": '`"auto"`',
     }  # fmt: skip
     for key, shown in expected.items():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{key}` |"))
         assert row.split("|")[3].strip() == shown
-    assert specs.ImageTaskSpec.model_fields["column"].default == "image"
-    assert specs.TextTaskSpec.model_fields["column"].default == "text"
-    assert specs.TextTaskSpec.model_fields["max_length"].default == 128
+    assert task_spec.ImageTaskSpec.model_fields["column"].default == "image"
+    assert task_spec.TextTaskSpec.model_fields["column"].default == "text"
+    assert task_spec.TextTaskSpec.model_fields["max_length"].default == 128
     assert specs.PoolSpec.model_fields["heads"].default == "auto"
 
 

@@ -2,9 +2,12 @@
 
 from moofusion.tasks.base import SPLITS, Measurement, Metric, Task
 from moofusion.tasks.classification import ClassificationTask, TensorClassification
-from moofusion.tasks.data import LabelledData, read_labelled
+from moofusion.tasks.data import LabelledData, read_columns, read_labelled
 from moofusion.tasks.function import FunctionTask
+from moofusion.tasks.generation import Generation
 from moofusion.tasks.image import ImageClassification
+from moofusion.tasks.language import LanguageModeling, LanguageTask
+from moofusion.tasks.multiple_choice import MultipleChoice, Question
 from moofusion.tasks.text import TextClassification
 from moofusion.tasks.zero_shot import Prompts, ZeroShotClassification
 
@@ -12,14 +15,20 @@ __all__ = [
     "SPLITS",
     "ClassificationTask",
     "FunctionTask",
+    "Generation",
     "ImageClassification",
     "LabelledData",
+    "LanguageModeling",
+    "LanguageTask",
     "Measurement",
     "Metric",
+    "MultipleChoice",
     "Prompts",
+    "Question",
     "Task",
     "TensorClassification",
     "TextClassification",
     "ZeroShotClassification",
+    "read_columns",
     "read_labelled",
 ]

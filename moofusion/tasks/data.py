@@ -16,7 +16,7 @@ from moofusion.errors import DataError, UnknownNameError
 from moofusion.tasks.base import SPLITS
 from moofusion.weights.sources import no_space
 
-__all__ = ["LabelledData", "read_labelled", "shuffled"]
+__all__ = ["LabelledData", "read_columns", "read_labelled", "shuffled"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,49 @@ def read_labelled(
         return _read_npz(path, splits, chosen)
     columns = (column,) if isinstance(column, str) else tuple(column)
     return _read_dataset(str(source), path, columns, label, splits, name, chosen)
+
+
+def read_columns(
+    source: str | Path,
+    columns: Sequence[str],
+    *,
+    splits: Mapping[str, str] | None = None,
+    name: str | None = None,
+    holdout: int | None = None,
+    samples: Mapping[str, int] | None = None,
+) -> dict[str, list[tuple[Any, ...]]]:
+    r"""Rows of the splits of a data set without labels, as tuples of the named columns.
+
+    Args:
+        source: A folder or hub id that ``datasets`` reads (see :func:`read_labelled`).
+        columns: Columns to take.
+        splits: As for :func:`read_labelled`.
+        name: Configuration of the data set.
+        holdout: As for :func:`read_labelled`.
+        samples: As for :func:`read_labelled`.
+
+    Raises:
+        DataError: The source, a split or a column is missing, or cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     _ = Path(place, "test.csv").write_text("question,answer\n1 + 1,2\n")
+        ...     read_columns(place, ["question", "answer"])
+        {'test': [('1 + 1', 2)]}
+    """
+    for split in [*(splits or {}), *(samples or {})]:
+        if split not in SPLITS:
+            raise UnknownNameError("split", split, SPLITS)
+    chosen = _Choice(str(source), holdout, dict(samples or {}))
+    path = Path(source).expanduser()
+    taken, _ = _read_tables(
+        str(source), path, dict.fromkeys(columns, "column"), splits, name, chosen
+    )
+    return {
+        split: list(zip(*(table[column] for column in columns), strict=True))
+        for split, table in taken.items()
+    }
 
 
 def shuffled(count: int) -> NDArray[np.int64]:
@@ -192,6 +235,28 @@ def _read_dataset(
     name: str | None,
     chosen: _Choice,
 ) -> LabelledData:
+    wanted = dict.fromkeys(columns, "column") | {label: "label"}
+    tables, origins = _read_tables(source, path, wanted, splits, name, chosen)
+    classes = _classes(list(tables.values()), label)
+    return LabelledData(
+        {split: _items(table, columns) for split, table in tables.items()},
+        {split: _codes(table, label, classes, origins[split]) for split, table in tables.items()},
+        classes,
+    )
+
+
+def _read_tables(
+    source: str,
+    path: Path,
+    columns: Mapping[str, str],
+    splits: Mapping[str, str] | None,
+    name: str | None,
+    chosen: _Choice,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Tables of the splits, and where each was cut from.
+
+    `columns` names those that must be there, and the option that names each.
+    """
     import datasets
 
     try:
@@ -220,28 +285,19 @@ def _read_dataset(
                 f"split {origin!r} of data set {source!r} cannot be read: "
                 f"{no_space(error) or error}"
             ) from error
-        for wants in (*columns, label):
+        for wants, key in columns.items():
             if wants not in table.column_names:
-                key = "label" if wants == label else "column"
                 raise DataError(
                     f"data set {source!r} has no column {wants!r}; it has {table.column_names}, "
                     f"so set {key} to the right one"
                 )
         tables[split] = table
-    classes = _classes(list(tables.values()), label)
     parts = chosen.rows({split: len(table) for split, table in tables.items()})
     taken = {
         split: tables[origin] if rows is None else tables[origin].select(rows)
         for split, (origin, rows) in parts.items()
     }
-    return LabelledData(
-        {split: _items(table, columns) for split, table in taken.items()},
-        {
-            split: _codes(table, label, classes, wanted[parts[split][0]])
-            for split, table in taken.items()
-        },
-        classes,
-    )
+    return taken, {split: wanted[origin] for split, (origin, _) in parts.items()}
 
 
 def _unopened(source: str, error: BaseException) -> DataError:

@@ -1,9 +1,12 @@
 """Every problem file, end to end on tiny stand-ins that lie as the hub's repositories do."""
 
+import json
+
 import hub
 import numpy as np
 import pandas
 import pytest
+import tiny
 import torch
 from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
@@ -14,6 +17,7 @@ from moofusion.cli import app
 from moofusion.errors import ConfigurationError, DataError, PoolError
 from moofusion.problems import problem_spec
 from moofusion.tasks import Prompts
+from moofusion.tasks.multiple_choice import as_question
 
 FAMILIES = {
     "clip_b32": "clip-vit-base-patch32",
@@ -205,3 +209,79 @@ def test_files_that_extend_others_wrongly(tmp_path, text, message):
     assert problem_spec(tmp_path / "second.toml").title == "first"
     with pytest.raises(ConfigurationError, match=message):
         problem_spec(tmp_path / "bad.toml")
+
+
+# -------------------------------------------------------------------------- language models
+
+LANGUAGE = """
+[pool]
+base = "base"
+[pool.experts]
+a = "a"
+b = "b"
+[[tasks]]
+name = "text"
+kind = "language-modeling"
+data = "text"
+context = 12
+[[tasks]]
+name = "quiz"
+kind = "multiple-choice"
+data = "quiz"
+answer = "answerKey"
+template = "a {} b"
+[[tasks]]
+name = "right"
+kind = "generation"
+data = "sums"
+max_new_tokens = 3
+[[tasks]]
+name = "short"
+kind = "generation"
+data = "sums"
+max_new_tokens = 3
+objective = "tokens"
+"""
+
+
+def test_a_problem_file_of_language_models(tmp_path):
+    from transformers import GPT2LMHeadModel
+
+    config = tiny.gpt2_config(vocab_size=18, eos_token_id=17, n_positions=64)
+    for i, name in enumerate(("base", "a", "b")):
+        tiny.save(tiny.build(GPT2LMHeadModel, config, i), tmp_path / name)
+    hub.gpt2_tokenizer().save_pretrained(tmp_path / "base")
+    quiz = [
+        {"question": "c", "choices": {"text": ["d", "e"], "label": ["A", "B"]}, "answerKey": "B"},
+        {"question": "d", "choices": {"text": ["g", "h"], "label": ["1", "2"]}, "answerKey": "1"},
+    ]
+    sums = [{"question": text, "answer": "a"} for text in tiny.sentences(4, 0)]
+    text = [{"text": line} for line in [*tiny.sentences(5, 1), ""]]
+    for name, rows in {"quiz": quiz, "sums": sums, "text": text}.items():
+        (tmp_path / name).mkdir()
+        for split in ("validation", "test"):
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (tmp_path / name / f"{split}.jsonl").write_text(lines)
+    (tmp_path / "lm.toml").write_text(LANGUAGE)
+    problem = get_problem(tmp_path / "lm.toml", device="cpu")
+    assert [task.objective.name for task in problem.tasks] == [
+        "bits_per_byte", "accuracy", "exact_match", "tokens",
+    ]  # fmt: skip
+    first = problem.tasks[1]._items["search"]
+    assert (first[0].prompt, first[0].answer, first[1].answer) == ("a c b", 1, 0)
+    assert first[0].choices == (" d", " e")
+    result = moofusion.search(problem, "random", evaluations=5, seed=0)
+    assert np.isfinite(result.front.values("test")).all()
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "message"),
+    [
+        ("d e", "A", "choices must be a list of texts.*got str"),
+        (["d", "e"], "C", "answer 'C' is neither a number nor among the choices"),
+        (["d", "e"], "7", "answer 7 is none of the 2 choices"),
+    ],
+)
+def test_questions_of_another_form_are_explained(choices, answer, message):
+    with pytest.raises(DataError, match=message):
+        as_question("quiz", "{}", "c", choices, answer)
