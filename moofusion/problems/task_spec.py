@@ -51,7 +51,7 @@ class _TaskSpec(_Source):
     """What tasks with labelled data share."""
 
     label: str = "label"
-    objective: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
+    objective: Literal["accuracy", "macro_f1", "loss", "ece"] = "accuracy"
 
     def _options(self) -> dict[str, Any]:
         size = {} if self.batch_size is None else {"batch_size": self.batch_size}
@@ -68,19 +68,32 @@ class _TaskSpec(_Source):
         )
 
 
-class ImageTaskSpec(_TaskSpec):
+class _PictureSpec(_TaskSpec):
+    """What tasks on pictures share."""
+
+    column: str = "image"
+    processor: str | None = None
+    corruption: str | None = None
+    severity: int = Field(default=3, ge=1, le=5)
+
+    def _pictures(self, spec: ProblemSpec) -> LabelledData:
+        from moofusion.tasks import corrupted
+
+        data = self._read(spec, self.column)
+        return corrupted(data, self.corruption, self.severity) if self.corruption else data
+
+
+class ImageTaskSpec(_PictureSpec):
     """Image classification."""
 
     kind: Literal["image-classification"]
-    column: str = "image"
-    processor: str | None = None
 
     def build(self, spec: ProblemSpec) -> Task:
         """The task; its processor is the base's unless another is named."""
         from moofusion.tasks import ImageClassification
         from moofusion.weights.sources import find_folder
 
-        data = self._read(spec, self.column)
+        data = self._pictures(spec)
         processor = find_folder(
             spec.locate(self.processor or spec.pool.base), role=f"processor of task {self.name!r}"
         )
@@ -109,12 +122,10 @@ class TextTaskSpec(_TaskSpec):
         )
 
 
-class ZeroShotTaskSpec(_TaskSpec):
+class ZeroShotTaskSpec(_PictureSpec):
     """Image classification by a CLIP model, its head made from the names of the classes."""
 
     kind: Literal["zero-shot-classification"]
-    column: str = "image"
-    processor: str | None = None
     clip: str | None = None
     prompts: str | None = None
     templates: list[str] | None = None
@@ -137,7 +148,7 @@ class ZeroShotTaskSpec(_TaskSpec):
         processor = spec.locate(self.processor or source)
         return ZeroShotClassification(
             self.name,
-            self._read(spec, self.column),
+            self._pictures(spec),
             clip=clip,
             prompts=prompts,
             allow_pickle=pickled,

@@ -31,7 +31,8 @@ class Generation(LanguageTask):
         examples: For each split pairs of a prompt and its right answer.
         max_new_tokens: Longest answer.
         pattern: Regular expression with one group; the group of its last match in the generated
-            text is the answer (for example ``r"#### (-?[0-9]+)"``). Without it the whole text is,
+            text is the answer (for example ``r"#### (-?[0-9]+)"``), and of the reference if it
+            matches there. Without it the whole text is,
             blanks at both ends left out.
         **options: Passed to :class:`LanguageTask`; `objective` is ``"exact_match"`` (default) or
             ``"tokens"``.
@@ -134,7 +135,7 @@ class Generation(LanguageTask):
         answers, examples = self.generate(module, split), self._items[split]
         texts = [self.tokenizer.decode(row, skip_special_tokens=True) for row in answers]
         hits = sum(
-            self.answer(text) == right.strip()
+            self.answer(text) == (self.answer(right) or right.strip())
             for text, (_, right) in zip(texts, examples, strict=True)
         )
         count = len(examples)

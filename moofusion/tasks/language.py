@@ -18,7 +18,7 @@ from moofusion.errors import ConfigurationError, DataError
 from moofusion.tasks.base import LOSS, SPLITS, Measurement, Metric, Task
 from moofusion.weights.vectors import tensor_bytes
 
-__all__ = ["LanguageModeling", "LanguageTask", "token_losses"]
+__all__ = ["LanguageModeling", "LanguageTask", "token_losses", "token_scores"]
 
 PERPLEXITY = Metric("perplexity", "min")
 BITS_PER_BYTE = Metric("bits_per_byte", "min")
@@ -130,16 +130,8 @@ class LanguageTask(Task):
         return (self.batch_size,)
 
 
-def token_losses(module: nn.Module, ids: Tensor, predicted: Tensor) -> Tensor:
-    """Negative log-likelihood of every predicted token, zero elsewhere, in nats.
-
-    Args:
-        module: Causal language model.
-        ids: Tokens, shape ``(B, T)``, padded on the right.
-        predicted: Which tokens count, shape ``(B, T)``; never the first column.
-
-    Returns:
-        Shape ``(B, T - 1)``, float32: the loss of tokens 1 to T - 1.
+def token_scores(module: nn.Module, ids: Tensor) -> Tensor:
+    """Scores of the next token after every token, float32, shape ``(B, T, V)``.
 
     Raises:
         ConfigurationError: The model gives no score for every token, or not for so many.
@@ -157,9 +149,23 @@ def token_losses(module: nn.Module, ids: Tensor, predicted: Tensor) -> Tensor:
             f"{type(module).__name__} gives no scores of the next token; language tasks need a "
             "causal language model (transformers' ...ForCausalLM or ...LMHeadModel)"
         )
-    flat = cross_entropy(
-        scores[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-    )
+    return scores.float()  # type: ignore[no-any-return]
+
+
+def token_losses(module: nn.Module, ids: Tensor, predicted: Tensor) -> Tensor:
+    """Negative log-likelihood of every predicted token, zero elsewhere, in nats.
+
+    Args:
+        module: Causal language model.
+        ids: Tokens, shape ``(B, T)``, padded on the right.
+        predicted: Which tokens count, shape ``(B, T)``; never the first column.
+
+    Returns:
+        Shape ``(B, T - 1)``, float32: the loss of tokens 1 to T - 1.
+
+    """
+    scores = token_scores(module, ids)[:, :-1]
+    flat = cross_entropy(scores.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     return flat.view(ids.shape[0], -1) * predicted[:, 1:]
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from moofusion.weights.flat import FlatModel
 
-__all__ = ["LoadedPool", "ModelPool"]
+__all__ = ["LoadedPool", "ModelPool", "body_prefix"]
 
 
 @dataclass
@@ -182,7 +182,7 @@ class ModelPool:
         persistent = model.state_dict(keep_vars=True)
         names = [name for name, _ in model.named_parameters()]
         names += [n for n, b in model.named_buffers() if n in persistent and b.is_floating_point()]
-        prefix = _body_prefix(model)
+        prefix = body_prefix(model)
         inside = [name for name in names if prefix and name.startswith(prefix)]
         if isinstance(self.heads, tuple):
             names = [n for n in names if not any(fnmatch.fnmatchcase(n, p) for p in self.heads)]
@@ -215,7 +215,7 @@ def _is_headed(model: nn.Module) -> bool:
     return bool(TASK_HEADED.search(type(model).__name__)) and hasattr(model, "base_model_prefix")
 
 
-def _body_prefix(model: nn.Module) -> str:
+def body_prefix(model: nn.Module) -> str:
     """Prefix of the body's tensors within a model with a head, ``"vit."``; empty without one."""
     named = getattr(model, "base_model_prefix", "")
     children = dict(model.named_children())
