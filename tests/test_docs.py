@@ -140,6 +140,36 @@ def test_the_code_of_a_page_runs(name, capsys, tmp_path, monkeypatch):
         assert (tmp_path / "merged" / "config.json").exists()
 
 
+def test_own_models_and_metrics_in_25_lines(own_models, vit_folders, images, monkeypatch, capsys):
+    from transformers import AutoImageProcessor, ViTForImageClassification
+
+    (own_models / "models" / "shapes").symlink_to(vit_folders.experts["rings"])
+    rings = images["rings"]
+    arrays = {"classes": np.array(rings.classes)}
+    for split in rings.items:
+        arrays |= {f"{split}_images": rings.items[split], f"{split}_labels": rings.labels[split]}
+    np.savez(own_models / "data" / "shapes.npz", **arrays)
+    monkeypatch.chdir(own_models)
+    (code,) = blocks(page("bring-your-own.md"), "python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 25
+    space = {}
+    exec(code, space)
+    assert capsys.readouterr().out
+    front = space["result"].front
+    assert front.tasks == ("letters", "digits", "shapes", "fair")
+    # The worst class is never better than all classes together.
+    assert (front.search[:, 3] <= front.search[:, 0] + 1e-9).all()
+    assert len(ViTForImageClassification.from_pretrained("merged").config.id2label) == 3
+    AutoImageProcessor.from_pretrained("merged")
+
+
+def test_what_is_ready_to_be_measured_exists():
+    text = page("bring-your-own.md").split("## What is ready")[1]
+    for row in text.split("\n\n")[1].splitlines()[2:]:
+        for name in re.findall(r"`(\w+)`", row.split("|")[1]):
+            assert name in moofusion.__all__
+
+
 def test_the_overrides_of_the_problem_file_page_run(capsys):
     exec(blocks(page("problem-files.md"), "python")[1], {})
     assert capsys.readouterr().out.strip() == "[0.8 0.8]"
