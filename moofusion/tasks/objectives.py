@@ -37,6 +37,7 @@ class _AgainstBase(Task):
         self._allow_pickle = allow_pickle
         self._device = torch.device("cpu")
         self._opened: nn.Module | None = None
+        self._digest = ""
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None, "_device": torch.device("cpu")}
@@ -61,13 +62,9 @@ class _AgainstBase(Task):
 
     def fingerprint(self, split: str) -> str:
         """Hash of the settings and of the base."""
-        if self._opened is None and not isinstance(self._source, nn.Module):
-            return f"{type(self).__name__}:{self.name}:{self._source}"
-        digest = xxhash.xxh3_128(f"{type(self).__name__}:{self.name}".encode())
-        model: Any = self._source if isinstance(self._source, nn.Module) else self._opened
-        for name, value in sorted(model.state_dict().items()):
-            digest.update(name.encode() + tensor_bytes(value.flatten()))
-        return digest.hexdigest()
+        if not self._digest:
+            self._digest = _digest(self._source, self._allow_pickle)
+        return f"{type(self).__name__}:{self.name}:{self._digest}"
 
     def _pairs(self, module: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         """Tensors of the merge and of the base that are the same parameter."""
@@ -87,6 +84,24 @@ class _AgainstBase(Task):
                 f"task {self.name!r}: {type(base).__name__} and {type(module).__name__} have no "
                 "parameter in common; name the base that the experts were fine-tuned from"
             )
+
+
+def _digest(source: str | Path | nn.Module, allow_pickle: bool) -> str:
+    """Hash of the weights, of files as they are."""
+    from moofusion.weights.sources import find_folder
+
+    digest = xxhash.xxh3_128()
+    if isinstance(source, nn.Module):
+        for name, value in sorted(source.state_dict().items()):
+            digest.update(name.encode() + tensor_bytes(value.flatten()))
+        return str(digest.hexdigest())
+    folder = find_folder(source, role="base", allow_pickle=allow_pickle)
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        digest.update(file.name.encode())
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 24):
+                digest.update(block)
+    return str(digest.hexdigest())
 
 
 class _WithoutData(_AgainstBase):

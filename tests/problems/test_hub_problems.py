@@ -129,6 +129,20 @@ def test_no_tokenizer_beside_the_base(root, tmp_path):
         problem.evaluate(np.zeros((1, 1)))
 
 
+def test_a_corrupted_task_is_harder_and_calibration_can_be_searched():
+    """On the shipped models: the expert of the digits, clean and through noise."""
+    names = {"tasks": ["mnist"], "device": "cpu"}
+    clean = get_problem("vision4", **names)
+    changes = {"tasks.mnist.corruption": "gaussian-noise", "tasks.mnist.severity": 5}
+    rough = get_problem("vision4", overrides=changes, **names)
+    one = np.ones((1, 1))
+    assert rough.evaluate(one)[0, 0] > clean.evaluate(one)[0, 0] + 0.02
+    sure = get_problem("vision4", objective="ece", **names)
+    assert 0 < sure.evaluate(one)[0, 0] < 0.2
+    with pytest.raises(ConfigurationError, match="severity'.*less than or equal to 5"):
+        get_problem("vision4", overrides={"tasks.mnist.severity": 6}, **names)
+
+
 # -------------------------------------------------------------------------- other places
 
 

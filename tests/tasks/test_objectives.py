@@ -1,6 +1,7 @@
 """Distance, sparsity, forgetting, calibration and corruptions against plain computations."""
 
 import pickle
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -67,6 +68,17 @@ def test_tolerance_counts_small_changes_as_none():
 def test_another_model_than_the_base_is_refused():
     with pytest.raises(PoolError, match="no parameter in common"):
         BaseDistance("d", nn.Linear(2, 2)).evaluate(nn.Conv2d(1, 1, 1), "search")
+
+
+def test_the_fingerprint_follows_the_weights_and_nothing_else(vit_folders, loaded_vits, tmp_path):
+    task = BaseDistance("d", vit_folders.base)
+    before = task.fingerprint("search")
+    task.evaluate(loaded_vits.model.modules["dots"], "search")
+    shutil.copytree(vit_folders.base, tmp_path / "copy")
+    moved = BaseDistance("d", tmp_path / "copy").fingerprint("search")
+    assert task.fingerprint("search") == before == moved
+    tiny.edit_weights(tmp_path / "copy", lambda tensors: {k: v + 1 for k, v in tensors.items()})
+    assert BaseDistance("d", tmp_path / "copy").fingerprint("search") != before
 
 
 # ---------------------------------------------------------------------------------- forgetting
