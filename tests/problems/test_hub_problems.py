@@ -139,7 +139,7 @@ def test_a_corrupted_task_is_harder_and_calibration_can_be_searched():
     assert rough.evaluate(one)[0, 0] > clean.evaluate(one)[0, 0] + 0.02
     sure = get_problem("vision4", objective="ece", **names)
     assert 0 < sure.evaluate(one)[0, 0] < 0.2
-    with pytest.raises(ConfigurationError, match="severity'.*less than or equal to 5"):
+    with pytest.raises(ConfigurationError, match=r"severity'.*less than or equal to 5"):
         get_problem("vision4", overrides={"tasks.mnist.severity": 6}, **names)
 
 
