@@ -258,7 +258,7 @@ SEARCHES = {
     "a task twice": (("--tasks", "dots,dots"), "a name occurs twice"),
     "unknown expert": (("--experts", "rings"), "unknown expert 'rings'"),
     "unknown space": (("--space", "taskwise"), "did you mean 'task-wise'?"),
-    "unknown objective": (("--objective", "speed"), "or 'loss', got 'speed'"),
+    "unknown objective": (("--objective", "speed"), "'loss' or 'ece', got 'speed'"),
     "--set garbage": (("--set", "garbage"), "expected KEY=VALUE"),
     "--set without key": (("--set", "=3"), "expected KEY=VALUE"),
     "--set unknown key": (("--set", "space.uper=1"), "unknown key 'space.uper'"),

@@ -2,6 +2,7 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import click
 import numpy as np
@@ -12,6 +13,7 @@ import moofusion.cli
 from moofusion import SearchResult
 from moofusion.merging import METHODS, make_method
 from moofusion.problems import spec as specs
+from moofusion.problems import task_spec
 from moofusion.problems.spec import read_spec
 
 ROOT = Path(__file__).parent.parent
@@ -86,7 +88,7 @@ def test_every_key_is_described_and_no_other():
             {"folder", "pool", "tasks", "space", "merge", "constraints"},
         ),
         "`[pool]`": ((specs.PoolSpec,), set()),
-        "`[[tasks]]`": ((specs.ImageTaskSpec, specs.TextTaskSpec), set()),
+        "`[[tasks]]`": (get_args(get_args(task_spec.TaskSpec)[0]), set()),
         "`[space]`": ((specs.SpaceSpec,), set()),
         "`[merge]`": ((specs.MergeSpec,), set()),
         "`[[constraints]]`": ((specs.ConstraintSpec,), set()),
@@ -97,21 +99,22 @@ def test_every_key_is_described_and_no_other():
         lines = table.splitlines()[2:]
         described = {key for line in lines for key in re.findall(r"`(\w+)`", line.split("|")[1])}
         known = {key for model in models for key in model.model_fields}
+        known |= {"extends", "only"} if start == "At the top" else set()
         assert described == known - elsewhere, start
 
 
 def test_defaults_in_the_table_are_the_real_ones():
     text = page("problem-files.md")
     expected = {
-        "column": "`image` or `text`", "label": "`label`", "objective": "`accuracy`",
+        "column": "`image` or `text`", "label": "`label`", "objective": "the first",
         "max_length": "128", "allow_pickle": "`false`", "heads": '`"auto"`', "device": '`"auto"`',
     }  # fmt: skip
     for key, shown in expected.items():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{key}` |"))
         assert row.split("|")[3].strip() == shown
-    assert specs.ImageTaskSpec.model_fields["column"].default == "image"
-    assert specs.TextTaskSpec.model_fields["column"].default == "text"
-    assert specs.TextTaskSpec.model_fields["max_length"].default == 128
+    assert task_spec.ImageTaskSpec.model_fields["column"].default == "image"
+    assert task_spec.TextTaskSpec.model_fields["column"].default == "text"
+    assert task_spec.TextTaskSpec.model_fields["max_length"].default == 128
     assert specs.PoolSpec.model_fields["heads"].default == "auto"
 
 
@@ -135,6 +138,36 @@ def test_the_code_of_a_page_runs(name, capsys, tmp_path, monkeypatch):
     if name == "pwemoe.md":
         assert (tmp_path / "router.safetensors").stat().st_size < 20_000
         assert (tmp_path / "merged" / "config.json").exists()
+
+
+def test_own_models_and_metrics_in_25_lines(own_models, vit_folders, images, monkeypatch, capsys):
+    from transformers import AutoImageProcessor, ViTForImageClassification
+
+    (own_models / "models" / "shapes").symlink_to(vit_folders.experts["rings"])
+    rings = images["rings"]
+    arrays = {"classes": np.array(rings.classes)}
+    for split in rings.items:
+        arrays |= {f"{split}_images": rings.items[split], f"{split}_labels": rings.labels[split]}
+    np.savez(own_models / "data" / "shapes.npz", **arrays)
+    monkeypatch.chdir(own_models)
+    (code,) = blocks(page("bring-your-own.md"), "python")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 25
+    space = {}
+    exec(code, space)
+    assert capsys.readouterr().out
+    front = space["result"].front
+    assert front.tasks == ("letters", "digits", "shapes", "fair")
+    # The worst class is never better than all classes together.
+    assert (front.search[:, 3] <= front.search[:, 0] + 1e-9).all()
+    assert len(ViTForImageClassification.from_pretrained("merged").config.id2label) == 3
+    AutoImageProcessor.from_pretrained("merged")
+
+
+def test_what_is_ready_to_be_measured_exists():
+    text = page("bring-your-own.md").split("## What is ready")[1]
+    for row in text.split("\n\n")[1].splitlines()[2:]:
+        for name in re.findall(r"`(\w+)`", row.split("|")[1]):
+            assert name in moofusion.__all__
 
 
 def test_the_overrides_of_the_problem_file_page_run(capsys):

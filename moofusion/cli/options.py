@@ -23,7 +23,7 @@ SpaceName = Annotated[
     typer.Option(help="task-wise, simplex, block-wise, module-wise, tensor-wise or depth-spline."),
 ]
 Objective = Annotated[
-    str | None, typer.Option(help="What every task optimizes: accuracy, macro_f1 or loss.")
+    str | None, typer.Option(help="What every task optimizes: accuracy, macro_f1, loss or ece.")
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -9,28 +9,27 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from moofusion.errors import ConfigurationError, UnknownNameError
 from moofusion.merging import check_search, make_method
 from moofusion.problems.constraints import Constraint
 from moofusion.problems.evaluator import Evaluator
 from moofusion.problems.merge_problem import MergeProblem, _open_evaluator
-from moofusion.tasks.base import Task
-from moofusion.tasks.data import LabelledData
+from moofusion.problems.task_spec import (
+    TASK_KINDS,
+    Table,
+    TaskSpec,
+)
 
 __all__ = ["ProblemSpec", "apply_overrides", "read_spec"]
 
 
 # Members of unions, which pydantic reports among the keys.
-_UNION_MEMBER = re.compile(r"^(image|text)-classification$|^(str|float)$|\[")
+_UNION_MEMBER = re.compile(rf"^({'|'.join(TASK_KINDS)})$|^(str|float)$|\[")
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PoolSpec(_Table):
+class PoolSpec(Table):
     """Where the models come from."""
 
     base: str
@@ -39,81 +38,7 @@ class PoolSpec(_Table):
     allow_pickle: bool = False
 
 
-class _TaskSpec(_Table):
-    name: str
-    data: str
-    config: str | None = None
-    splits: dict[str, str] | None = None
-    label: str = "label"
-    objective: Literal["accuracy", "macro_f1", "loss"] = "accuracy"
-    head: str | None = None
-    batch_size: int | None = Field(default=None, ge=1)
-
-    def _options(self) -> dict[str, Any]:
-        size = {} if self.batch_size is None else {"batch_size": self.batch_size}
-        return {"objective": self.objective, "head": self.head, **size}
-
-    def _read(self, spec: ProblemSpec, column: str) -> LabelledData:
-        from moofusion.tasks import read_labelled
-
-        return read_labelled(
-            spec.locate(self.data),
-            column=column,
-            label=self.label,
-            splits=self.splits,
-            name=self.config,
-        )
-
-    def build(self, spec: ProblemSpec) -> Task:
-        """The task."""
-        raise NotImplementedError
-
-
-class ImageTaskSpec(_TaskSpec):
-    """Image classification."""
-
-    kind: Literal["image-classification"]
-    column: str = "image"
-    processor: str | None = None
-
-    def build(self, spec: ProblemSpec) -> Task:
-        """The task; its processor is the base's unless another is named."""
-        from moofusion.tasks import ImageClassification
-        from moofusion.weights.sources import find_folder
-
-        data = self._read(spec, self.column)
-        processor = find_folder(
-            spec.locate(self.processor or spec.pool.base), role=f"processor of task {self.name!r}"
-        )
-        return ImageClassification(self.name, data, processor=processor, **self._options())
-
-
-class TextTaskSpec(_TaskSpec):
-    """Text classification."""
-
-    kind: Literal["text-classification"]
-    column: str = "text"
-    tokenizer: str | None = None
-    max_length: int = Field(default=128, ge=1)
-
-    def build(self, spec: ProblemSpec) -> Task:
-        """The task; its tokenizer is the base's unless another is named."""
-        from moofusion.tasks import TextClassification
-        from moofusion.weights.sources import find_folder
-
-        data = self._read(spec, self.column)
-        tokenizer = find_folder(
-            spec.locate(self.tokenizer or spec.pool.base), role=f"tokenizer of task {self.name!r}"
-        )
-        return TextClassification(
-            self.name, data, tokenizer=tokenizer, max_length=self.max_length, **self._options()
-        )
-
-
-TaskSpec = Annotated[ImageTaskSpec | TextTaskSpec, Field(discriminator="kind")]
-
-
-class SpaceSpec(_Table):
+class SpaceSpec(Table):
     """Search space of the coefficients."""
 
     kind: str = "task-wise"
@@ -126,7 +51,7 @@ class SpaceSpec(_Table):
     static: float | list[float] | None = None
 
 
-class MergeSpec(_Table):
+class MergeSpec(Table):
     """Merge method and its parameters; what is not given is the method's own default."""
 
     method: str = "linear"
@@ -153,7 +78,7 @@ class MergeSpec(_Table):
         return self
 
 
-class ConstraintSpec(_Table):
+class ConstraintSpec(Table):
     """A bound on a measured metric."""
 
     task: str
@@ -163,7 +88,7 @@ class ConstraintSpec(_Table):
     relative_to: str | None = None
 
 
-class ProblemSpec(_Table):
+class ProblemSpec(Table):
     """A whole problem file."""
 
     title: str
@@ -172,7 +97,7 @@ class ProblemSpec(_Table):
     tasks: list[TaskSpec] = Field(min_length=1)
     space: SpaceSpec = SpaceSpec()
     merge: MergeSpec = MergeSpec()
-    constraints: list[ConstraintSpec] = []
+    constraints: list[ConstraintSpec] = Field(default_factory=list)
     device: str = "auto"
     folder: str = Field(default=".", description="Folder that relative paths start from.")
 
@@ -223,12 +148,8 @@ def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> Problem
         ConfigurationError: The file cannot be read, or a key or value is wrong; the message names
             the file, the key and what was expected.
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"problem file {path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"problem file {path} is not valid TOML: {error}") from error
+    raw = _load(path)
+    raw = _extended(raw, path)
     raw.setdefault("title", path.stem)
     raw.setdefault("folder", str(path.resolve().parent))
     apply_overrides(raw, overrides or {}, where=str(path))
@@ -236,6 +157,32 @@ def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> Problem
         return ProblemSpec.model_validate(raw)
     except ValidationError as error:
         raise ConfigurationError(f"problem file {path}: {_explain(error)}") from error
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"problem file {path} cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"problem file {path} is not valid TOML: {error}") from error
+
+
+def _extended(raw: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A file that names another under ``extends``: that file, cut to ``only`` and changed."""
+    other, only = raw.pop("extends", None), raw.pop("only", None)
+    if other is None:
+        if only is not None:
+            raise ConfigurationError(f"problem file {path}: 'only' needs 'extends'")
+        return raw
+    parent = path.parent / f"{other}.toml"
+    whole = _load(parent)
+    if "extends" in whole:
+        raise ConfigurationError(f"problem file {path}: {parent.name} extends another file itself")
+    whole.setdefault("title", parent.stem)
+    if only is not None:
+        apply_overrides(whole, {"tasks": only}, where=str(parent))
+    return whole | raw
 
 
 def apply_overrides(raw: dict[str, Any], overrides: Mapping[str, Any], *, where: str) -> None:

@@ -71,6 +71,7 @@ class Metric:
 ACCURACY = Metric("accuracy", "max", best=1.0, worst=1.0, percent=True)
 MACRO_F1 = Metric("macro_f1", "max", best=1.0, worst=1.0, percent=True)
 LOSS = Metric("loss", "min")
+ECE = Metric("ece", "min", worst=1.0, percent=True)
 
 
 @dataclass(frozen=True)

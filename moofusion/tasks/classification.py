@@ -14,20 +14,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from moofusion.errors import ConfigurationError, DataError
-from moofusion.tasks.base import ACCURACY, LOSS, MACRO_F1, SPLITS, Measurement, Task
+from moofusion.tasks.base import ACCURACY, ECE, LOSS, MACRO_F1, SPLITS, Measurement, Task
 from moofusion.weights.vectors import tensor_bytes
 
 __all__ = ["ClassificationTask", "TensorClassification"]
 
+_BINS = 15  # of confidence
+
 
 class ClassificationTask(Task):
-    """Accuracy, macro-F1 and cross-entropy of a classifier over a whole split.
+    """Accuracy, macro-F1, cross-entropy and calibration of a classifier over a whole split.
+
+    ``ece`` is the expected calibration error of the predicted class (Guo et al. 2017, equation 3):
+    the mean distance of confidence and accuracy in 15 bins of equal width, weighted by their size.
 
     Args:
         name: Name of the task.
         classes: Class names in label order.
         splits: Names of the splits that exist.
-        objective: ``"accuracy"`` (default), ``"macro_f1"`` or ``"loss"``.
+        objective: ``"accuracy"`` (default), ``"macro_f1"``, ``"loss"`` or ``"ece"``.
         head: Module of the pool that carries the head.
         batch_size: Samples per forward pass; affects speed and memory only.
         forward: ``forward(module, inputs) -> logits`` where the module is called differently from
@@ -38,7 +43,7 @@ class ClassificationTask(Task):
     their longest.
     """
 
-    metrics = (ACCURACY, MACRO_F1, LOSS)
+    metrics = (ACCURACY, MACRO_F1, LOSS, ECE)
 
     def __init__(
         self,
@@ -146,23 +151,28 @@ class ClassificationTask(Task):
         return scores
 
     def evaluate(self, module: nn.Module, split: str) -> Measurement:
-        """Accuracy, macro-F1 and mean cross-entropy over a whole split, in one pass."""
+        """Accuracy, macro-F1, mean cross-entropy and calibration of a split, in one pass."""
         n_classes, total = len(self.classes), self.n_samples(split)
         with torch.inference_mode():
             loss = torch.zeros((), dtype=torch.float64, device=self._device)
             confusion = torch.zeros(n_classes**2, dtype=torch.int64, device=self._device)
+            gaps = torch.zeros(_BINS, dtype=torch.float64, device=self._device)
             for inputs, labels in self.batches(split):
-                scores = self.logits(module, inputs)
-                loss += functional.cross_entropy(scores.float(), labels, reduction="sum")
-                pairs = labels * n_classes + scores.argmax(dim=-1)
+                scores = self.logits(module, inputs).float()
+                loss += functional.cross_entropy(scores, labels, reduction="sum")
+                guesses = scores.argmax(dim=-1)
+                _add_gaps(gaps, scores, guesses == labels)
+                pairs = labels * n_classes + guesses
                 confusion += torch.bincount(pairs, minlength=n_classes**2)
             counts = confusion.view(n_classes, n_classes).cpu().numpy()
-            mean_loss = float(loss) / total
+            mean_loss, ece = float(loss) / total, float(gaps.abs().sum()) / total
         return Measurement(
             {
                 "accuracy": float(np.trace(counts)) / total,
                 "macro_f1": _macro_f1(counts),
                 "loss": mean_loss,
+                # NaN scores fall into some bin; the loss tells that the model failed.
+                "ece": ece,
             },
             total,
         )
@@ -186,6 +196,13 @@ class ClassificationTask(Task):
             digest.update(tensor_bytes(inputs[key]))
         digest.update(tensor_bytes(labels))
         return digest.hexdigest()
+
+
+def _add_gaps(gaps: Tensor, scores: Tensor, right: Tensor) -> None:
+    """Add confidence minus correctness of every sample to the bin ``(b-1, b]`` it lies in."""
+    confidence = scores.softmax(dim=-1).amax(dim=-1).double()
+    bins = torch.nan_to_num(confidence * _BINS).ceil().long().clamp(1, _BINS) - 1
+    gaps.index_add_(0, bins, confidence - right.double())
 
 
 class TensorClassification(ClassificationTask):

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from moofusion.errors import DataError, UnknownNameError
 from moofusion.tasks.base import SPLITS
+from moofusion.weights.sources import no_space
 
-__all__ = ["LabelledData", "read_labelled"]
+__all__ = ["LabelledData", "read_columns", "read_labelled", "shuffled"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class LabelledData:
     """Items and labels of the splits of one data set.
 
     Attributes:
-        items: For each split an array of images ``(N, H, W[, C])``, or a list of images or texts.
+        items: For each split an array of images ``(N, H, W[, C])``, or a sequence of images, texts
+            or pairs of texts; images of a data set are decoded when they are asked for.
         labels: For each split the labels, shape ``(N,)``.
         classes: Class names in label order.
     """
@@ -40,10 +43,12 @@ class LabelledData:
 def read_labelled(
     source: str | Path,
     *,
-    column: str,
+    column: str | Sequence[str],
     label: str = "label",
     splits: Mapping[str, str] | None = None,
     name: str | None = None,
+    holdout: int | None = None,
+    samples: Mapping[str, int] | None = None,
 ) -> LabelledData:
     """Read the splits of a labelled data set.
 
@@ -52,26 +57,137 @@ def read_labelled(
             ``classes``), a folder written by ``datasets``' ``save_to_disk``, or whatever
             ``datasets.load_dataset`` reads: a folder of parquet, csv, json or image files, or a
             hub id.
-        column: Column that holds the image or the text (data sets only).
+        column: Column that holds the image or the text, or two columns of text that are read as
+            pairs (data sets only).
         label: Column that holds the label (data sets only).
         splits: For each of train, search and test the split of the data set it comes from, in
             ``datasets``' notation (``"train[:1000]"``). By default splits of the same name, with
             ``validation`` as search.
         name: Configuration of the data set, for those that have several.
+        holdout: Without a search split of its own: so many samples of train become search, and
+            leave train. Which ones depends on their number alone (see :func:`shuffled`).
+        samples: For each split the most samples to take, drawn in the same way.
 
     Raises:
         DataError: The source, a split or a column is missing, or cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     np.savez(f"{place}/a.npz", train_images=np.zeros((9, 8, 8), np.uint8),
+        ...              train_labels=np.arange(9) % 2, classes=["even", "odd"])
+        ...     data = read_labelled(f"{place}/a.npz", column="image", holdout=3,
+        ...                          samples={"train": 5})
+        >>> data.sizes
+        {'train': 5, 'search': 3}
     """
-    for split in splits or {}:
+    for split in [*(splits or {}), *(samples or {})]:
         if split not in SPLITS:
             raise UnknownNameError("split", split, SPLITS)
     path = Path(source).expanduser()
+    chosen = _Choice(str(source), holdout, dict(samples or {}))
     if path.suffix == ".npz":
-        return _read_npz(path, splits)
-    return _read_dataset(str(source), path, column, label, splits, name)
+        return _read_npz(path, splits, chosen)
+    columns = (column,) if isinstance(column, str) else tuple(column)
+    return _read_dataset(str(source), path, columns, label, splits, name, chosen)
 
 
-def _read_npz(path: Path, splits: Mapping[str, str] | None) -> LabelledData:
+def read_columns(
+    source: str | Path,
+    columns: Sequence[str],
+    *,
+    splits: Mapping[str, str] | None = None,
+    name: str | None = None,
+    holdout: int | None = None,
+    samples: Mapping[str, int] | None = None,
+) -> dict[str, list[tuple[Any, ...]]]:
+    r"""Rows of the splits of a data set without labels, as tuples of the named columns.
+
+    Args:
+        source: A folder or hub id that ``datasets`` reads (see :func:`read_labelled`).
+        columns: Columns to take.
+        splits: As for :func:`read_labelled`.
+        name: Configuration of the data set.
+        holdout: As for :func:`read_labelled`.
+        samples: As for :func:`read_labelled`.
+
+    Raises:
+        DataError: The source, a split or a column is missing, or cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     _ = Path(place, "test.csv").write_text("question,answer\n1 + 1,2\n")
+        ...     read_columns(place, ["question", "answer"])
+        {'test': [('1 + 1', 2)]}
+    """
+    for split in [*(splits or {}), *(samples or {})]:
+        if split not in SPLITS:
+            raise UnknownNameError("split", split, SPLITS)
+    chosen = _Choice(str(source), holdout, dict(samples or {}))
+    path = Path(source).expanduser()
+    taken, _ = _read_tables(
+        str(source), path, dict.fromkeys(columns, "column"), splits, name, chosen
+    )
+    return {
+        split: list(zip(*(table[column] for column in columns), strict=True))
+        for split, table in taken.items()
+    }
+
+
+def shuffled(count: int) -> NDArray[np.int64]:
+    """A fixed random order of ``0 .. count - 1``, the same on every machine and version.
+
+    Indices are sorted by their hash, so that a data set sorted by class is cut evenly.
+
+    Example:
+        >>> shuffled(5).tolist() == shuffled(5).tolist() != [0, 1, 2, 3, 4]
+        True
+    """
+    keys = [xxhash.xxh3_64_intdigest(index.to_bytes(8, "little")) for index in range(count)]
+    return np.argsort(np.array(keys, np.uint64), kind="stable").astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Which rows of the splits of a source are taken."""
+
+    source: str
+    holdout: int | None
+    samples: Mapping[str, int]
+
+    def rows(self, sizes: Mapping[str, int]) -> dict[str, tuple[str, NDArray[np.int64] | None]]:
+        """For each split the split it is cut from, and its rows in order (None: all)."""
+        parts: dict[str, tuple[str, NDArray[np.int64] | None]] = {s: (s, None) for s in sizes}
+        if self.holdout is not None:
+            if "train" not in sizes or "search" in sizes:
+                why = "it has a search split" if "search" in sizes else "it has no train split"
+                raise DataError(f"data set {self.source!r}: holdout={self.holdout}, but {why}")
+            if not 0 < self.holdout < sizes["train"]:
+                raise DataError(
+                    f"data set {self.source!r}: holdout={self.holdout}, expected 1 to "
+                    f"{sizes['train'] - 1}, as train has {sizes['train']} samples"
+                )
+            order = shuffled(sizes["train"])
+            parts["search"] = "train", order[: self.holdout]
+            parts["train"] = "train", order[self.holdout :]
+        for split, most in self.samples.items():
+            if most < 1:
+                raise DataError(f"samples of {split!r}: expected a positive number, got {most}")
+            if split in parts:
+                origin, rows = parts[split]
+                if most < (sizes[origin] if rows is None else len(rows)):
+                    rows = shuffled(sizes[origin]) if rows is None else rows
+                    parts[split] = origin, rows[:most]
+        present = [split for split in SPLITS if split in parts]
+        return {split: _sorted(*parts[split]) for split in present}
+
+
+def _sorted(origin: str, rows: NDArray[np.int64] | None) -> tuple[str, NDArray[np.int64] | None]:
+    return origin, None if rows is None else np.sort(rows)
+
+
+def _read_npz(path: Path, splits: Mapping[str, str] | None, chosen: _Choice) -> LabelledData:
     try:
         file = path.open("rb")
     except OSError as error:
@@ -96,17 +212,51 @@ def _read_npz(path: Path, splits: Mapping[str, str] | None) -> LabelledData:
             f"{path}: expected arrays '<split>_images' or '<split>_texts', '<split>_labels' and "
             f"'classes', found {sorted(arrays)}"
         )
-    return LabelledData(items, labels, tuple(str(c) for c in arrays["classes"]))
+    parts = chosen.rows({split: len(values) for split, values in labels.items()})
+    return LabelledData(
+        {split: _take(items[origin], rows) for split, (origin, rows) in parts.items()},
+        {split: _take(labels[origin], rows) for split, (origin, rows) in parts.items()},
+        tuple(str(c) for c in arrays["classes"]),
+    )
+
+
+def _take(values: Any, rows: NDArray[np.int64] | None) -> Any:
+    if rows is None:
+        return values
+    return values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
 
 
 def _read_dataset(
     source: str,
     path: Path,
-    column: str,
+    columns: tuple[str, ...],
     label: str,
     splits: Mapping[str, str] | None,
     name: str | None,
+    chosen: _Choice,
 ) -> LabelledData:
+    wanted = dict.fromkeys(columns, "column") | {label: "label"}
+    tables, origins = _read_tables(source, path, wanted, splits, name, chosen)
+    classes = _classes(list(tables.values()), label)
+    return LabelledData(
+        {split: _items(table, columns) for split, table in tables.items()},
+        {split: _codes(table, label, classes, origins[split]) for split, table in tables.items()},
+        classes,
+    )
+
+
+def _read_tables(
+    source: str,
+    path: Path,
+    columns: Mapping[str, str],
+    splits: Mapping[str, str] | None,
+    name: str | None,
+    chosen: _Choice,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Tables of the splits, and where each was cut from.
+
+    `columns` names those that must be there, and the option that names each.
+    """
     import datasets
 
     try:
@@ -118,10 +268,7 @@ def _read_dataset(
             loaded = None
         available = list(loaded or datasets.get_dataset_split_names(source, name))
     except Exception as error:  # the loader raises a dozen unrelated types
-        raise DataError(
-            f"the data set {source!r} cannot be opened: {error}; expected an .npz file, a folder "
-            "or a hub id that `datasets.load_dataset` reads"
-        ) from error
+        raise _unopened(source, error) from error
     wanted = dict(splits) if splits else _default_splits(available)
     tables: dict[str, Any] = {}
     for split, origin in wanted.items():
@@ -135,20 +282,59 @@ def _read_dataset(
                 table = _slice_split(loaded, origin)
         except Exception as error:  # as above
             raise DataError(
-                f"split {origin!r} of data set {source!r} cannot be read: {error}"
+                f"split {origin!r} of data set {source!r} cannot be read: "
+                f"{no_space(error) or error}"
             ) from error
-        for wants in (column, label):
+        for wants, key in columns.items():
             if wants not in table.column_names:
                 raise DataError(
-                    f"data set {source!r} has no column {wants!r}; it has {table.column_names}"
+                    f"data set {source!r} has no column {wants!r}; it has {table.column_names}, "
+                    f"so set {key} to the right one"
                 )
         tables[split] = table
-    classes = _classes(list(tables.values()), label)
-    return LabelledData(
-        {split: list(table[column]) for split, table in tables.items()},
-        {split: _codes(table, label, classes, wanted[split]) for split, table in tables.items()},
-        classes,
+    parts = chosen.rows({split: len(table) for split, table in tables.items()})
+    taken = {
+        split: tables[origin] if rows is None else tables[origin].select(rows)
+        for split, (origin, rows) in parts.items()
+    }
+    return taken, {split: wanted[origin] for split, (origin, _) in parts.items()}
+
+
+def _unopened(source: str, error: BaseException) -> DataError:
+    """What went wrong in opening a data set, and what to do about it."""
+    if full := no_space(error):
+        return DataError(f"the data set {source!r} could not be fetched: {full}")
+    text = ""
+    cause: BaseException | None = error
+    while cause is not None and str(cause) not in text:
+        text += f"{type(cause).__name__}: {cause}\n"
+        cause = cause.__cause__ or cause.__context__
+    if "gated" in text.lower():
+        return DataError(
+            f"the data set {source!r} is gated; ask for access on its page and log in with "
+            "`hf auth login`"
+        )
+    local = source.startswith((".", "/", "~"))
+    if not local and re.search(
+        r"offline|connect|resolve|timed? ?out|LocalEntryNotFound", text, re.IGNORECASE
+    ):
+        return DataError(
+            f"the data set {source!r} cannot be opened: there is no folder of that name, it is not "
+            "in the cache, and it could not be fetched (no network, or offline mode); expected an "
+            ".npz file, a folder or a hub id that `datasets.load_dataset` reads"
+        )
+    return DataError(
+        f"the data set {source!r} cannot be opened: {error}; expected an .npz file, a folder "
+        "or a hub id that `datasets.load_dataset` reads"
     )
+
+
+def _items(table: Any, columns: tuple[str, ...]) -> Any:
+    if len(columns) > 1:
+        return list(zip(*(table[column] for column in columns), strict=True))
+    # Pictures stay where they are until they are preprocessed: decoded they fill the memory.
+    image = type(table.features[columns[0]]).__name__ == "Image"
+    return table[columns[0]] if image else list(table[columns[0]])
 
 
 def _default_splits(available: Sequence[str]) -> dict[str, str]:

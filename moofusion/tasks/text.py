@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moofusion.errors import DataError
 from moofusion.tasks.classification import ClassificationTask
 from moofusion.tasks.data import LabelledData
 
-__all__ = ["TextClassification"]
+__all__ = ["TextClassification", "load_tokenizer"]
 
 
 class TextClassification(ClassificationTask):
@@ -20,7 +20,7 @@ class TextClassification(ClassificationTask):
 
     Args:
         name: Name of the task.
-        data: Texts and labels (see :func:`moofusion.tasks.read_labelled`).
+        data: Texts, or pairs of texts, and labels (see :func:`moofusion.tasks.read_labelled`).
         tokenizer: Tokenizer, or the folder or hub id it is loaded from. Without a padding token
             the end-of-sequence token serves.
         max_length: Longest sequence in tokens; longer texts are cut.
@@ -56,7 +56,7 @@ class TextClassification(ClassificationTask):
 
     def _tensors(self, split: str) -> tuple[dict[str, Tensor], Tensor]:
         if isinstance(self._tokenizer, str | Path):
-            self._tokenizer = _load_tokenizer(self._tokenizer, self.name)
+            self._tokenizer = load_tokenizer(self._tokenizer, self.name)
         if self._tokenizer.pad_token is None:
             if self._tokenizer.eos_token is None:
                 raise DataError(
@@ -64,8 +64,10 @@ class TextClassification(ClassificationTask):
                     "end-of-sequence token; set its pad_token"
                 )
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        items = self._data.items[split]
+        texts = zip(*items, strict=True) if isinstance(items[0], tuple) else [items]
         encoded = self._tokenizer(
-            list(self._data.items[split]),
+            *(list(column) for column in texts),
             truncation=True,
             max_length=self.max_length,
             padding=True,
@@ -74,10 +76,34 @@ class TextClassification(ClassificationTask):
         )
         return dict(encoded), torch.from_numpy(self._data.labels[split])
 
+    def logits(self, module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """Class scores ``(B, C)``."""
+        config: Any = getattr(module, "config", None)
+        if config is not None and getattr(config, "pad_token_id", 0) is None:
+            # Decoders look for the last token that is no padding, and older checkpoints of them
+            # do not say what padding is.
+            tokenizer: Any = self._tokenizer
+            config.pad_token_id = tokenizer.pad_token_id
+        return super().logits(module, inputs)
 
-def _load_tokenizer(source: str | Path, task: str) -> Any:
+
+def load_tokenizer(source: str | Path, task: str) -> Any:
+    """Tokenizer of a folder or hub id.
+
+    Raises:
+        DataError: There is none.
+    """
     from transformers import AutoTokenizer
 
+    from moofusion.weights.sources import TOKENIZER_FILES
+
+    # Without files some classes of transformers begin with an empty vocabulary, silently.
+    folder = Path(source)
+    if folder.is_dir() and not any((folder / file).exists() for file in TOKENIZER_FILES):
+        raise DataError(
+            f"task {task!r}: no tokenizer in {source}: none of {', '.join(TOKENIZER_FILES)} is "
+            "there; add its tokenizer files, or name another tokenizer"
+        )
     try:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, ImportError) as error:

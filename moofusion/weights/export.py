@@ -76,9 +76,10 @@ def export_checkpoint(
         pool.model.weights.copy_(weights)
         _save(modules[head], folder, dtype)
         others = _save_heads(pool, head, folder / "heads", dtype)
-        source = pool.folders.get(head) or pool.folders.get("base")
-        if source is not None:
-            copy_companions(source, folder)
+        # Published experts often leave tokenizer or processor to their base.
+        for source in (pool.folders.get(head), pool.folders.get("base")):
+            if source is not None and copy_companions(source, folder):
+                break
         (folder / "README.md").write_text(card, encoding="utf-8")
         (folder / "merge.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     return Exported(to, head, tuple(others))

@@ -69,12 +69,12 @@ def new_folder(to: Path, *, mark: str, force: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def copy_companions(source: Path, folder: Path) -> None:
-    """Copy tokenizer and processor files."""
-    for pattern in _COMPANIONS:
-        for file in source.glob(pattern):
-            if file.is_file():
-                shutil.copy2(file, folder / file.name)
+def copy_companions(source: Path, folder: Path) -> int:
+    """Copy tokenizer and processor files, and say how many there were."""
+    files = {file for pattern in _COMPANIONS for file in source.glob(pattern) if file.is_file()}
+    for file in files:
+        shutil.copy2(file, folder / file.name)
+    return len(files)
 
 
 def _share(folder: Path) -> None:

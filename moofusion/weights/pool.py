@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from moofusion.errors import ConfigurationError, PoolError
 from moofusion.weights.layout import ParameterLayout
-from moofusion.weights.sources import TASK_HEADED, architecture, find_folder, open_model
+from moofusion.weights.sources import (
+    TASK_HEADED,
+    TOKENIZER_FILES,
+    TOWERS,
+    architecture,
+    find_folder,
+    open_model,
+)
 from moofusion.weights.vectors import TaskVectors
 
 if TYPE_CHECKING:
@@ -21,9 +28,7 @@ if TYPE_CHECKING:
 
     from moofusion.weights.flat import FlatModel
 
-__all__ = ["LoadedPool", "ModelPool"]
-
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+__all__ = ["LoadedPool", "ModelPool", "body_prefix"]
 
 
 @dataclass
@@ -51,7 +56,8 @@ class ModelPool:
     """One base model and K fine-tuned experts of the same architecture.
 
     Args:
-        base: Folder, hub id (``owner/name`` or ``owner/name@revision``) or module of the base.
+        base: Folder, hub id (``owner/name`` or ``owner/name@revision``) or module of the base. Of a
+            CLIP model whose experts are vision towers, the vision tower is taken.
         experts: The same for each expert, by name. At least one.
         heads: What stays outside the merge and belongs to the tasks. ``"auto"``: everything
             outside the body for classifiers (transformers' ``...ForXClassification``), nothing for
@@ -157,7 +163,11 @@ class ModelPool:
         return LoadedPool(task_vectors, model, folders)
 
     def _open(self, role: str, source: str | Path | nn.Module) -> tuple[nn.Module, Path | None]:
-        return open_model(source, role=role, allow_pickle=self.allow_pickle)
+        tower = None
+        if role == "base" and isinstance(source, str | Path):
+            folder = find_folder(source, role=role, allow_pickle=self.allow_pickle)
+            tower = self._first_class() if architecture(folder, role=role) in TOWERS else None
+        return open_model(source, role=role, allow_pickle=self.allow_pickle, tower=tower)
 
     def _merged(self, model: nn.Module) -> dict[str, Tensor]:
         """Tensors that are merged, by canonical name."""
@@ -172,7 +182,7 @@ class ModelPool:
         persistent = model.state_dict(keep_vars=True)
         names = [name for name, _ in model.named_parameters()]
         names += [n for n, b in model.named_buffers() if n in persistent and b.is_floating_point()]
-        prefix = _body_prefix(model)
+        prefix = body_prefix(model)
         inside = [name for name in names if prefix and name.startswith(prefix)]
         if isinstance(self.heads, tuple):
             names = [n for n in names if not any(fnmatch.fnmatchcase(n, p) for p in self.heads)]
@@ -185,20 +195,27 @@ class ModelPool:
         return {n: n.removeprefix(prefix) for n in names}
 
     def _experts_are_headed(self) -> bool:
-        """Whether the first expert keeps a task head, read from its configuration alone."""
-        name, source = next(iter(self.experts.items()))
+        """Whether the first expert keeps a task head."""
+        source = next(iter(self.experts.values()))
         if not isinstance(source, str | Path):
             return _is_headed(source)
+        return bool(TASK_HEADED.search(self._first_class()))
+
+    def _first_class(self) -> str:
+        """Class of the first expert, read from its configuration alone."""
+        name, source = next(iter(self.experts.items()))
+        if not isinstance(source, str | Path):
+            return type(source).__name__
         role = f"expert {name!r}"
         folder = find_folder(source, role=role, allow_pickle=self.allow_pickle)
-        return bool(TASK_HEADED.search(architecture(folder, role=role)))
+        return architecture(folder, role=role)
 
 
 def _is_headed(model: nn.Module) -> bool:
     return bool(TASK_HEADED.search(type(model).__name__)) and hasattr(model, "base_model_prefix")
 
 
-def _body_prefix(model: nn.Module) -> str:
+def body_prefix(model: nn.Module) -> str:
     """Prefix of the body's tensors within a model with a head, ``"vit."``; empty without one."""
     named = getattr(model, "base_model_prefix", "")
     children = dict(model.named_children())
@@ -241,7 +258,7 @@ def _check_same_family(
 
 def _check_same_vocabulary(name: str, base: Path, expert: Path) -> None:
     """Compare the tokenizers, if both models bring one; equal files settle it without loading."""
-    for file in _TOKENIZER_FILES:
+    for file in TOKENIZER_FILES:
         mine, theirs = expert / file, base / file
         if not (mine.exists() and theirs.exists()):
             continue

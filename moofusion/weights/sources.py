@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import re
 from collections.abc import Iterator
@@ -15,7 +16,29 @@ from moofusion.errors import PoolError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["TASK_HEADED", "architecture", "find_folder", "open_model", "quiet_transformers"]
+__all__ = [
+    "TASK_HEADED",
+    "TOKENIZER_FILES",
+    "TOWERS",
+    "architecture",
+    "find_folder",
+    "no_space",
+    "open_model",
+    "quiet_transformers",
+]
+
+#: Files of which a folder with a tokenizer holds at least one.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "tekken.json",
+)
+
+#: Models of which experts may be one tower alone: class of the whole, class of the tower.
+TOWERS = {"CLIPModel": "CLIPVisionModel"}
 
 #: Classes of transformers that end in the head of one task.
 TASK_HEADED = re.compile(r"For\w*(Classification|MultipleChoice|QuestionAnswering)$")
@@ -69,14 +92,43 @@ def find_folder(source: str | Path, *, role: str, allow_pickle: bool = False) ->
     except RevisionNotFoundError as error:
         raise PoolError(f"{role}: {repo!r} has no revision {revision!r}") from error
     except (LocalEntryNotFoundError, OSError) as error:
+        if full := no_space(error):
+            raise PoolError(f"{role}: {repo!r} could not be fetched: {full}") from error
         raise PoolError(
             f"{role}: there is no folder {text!r}, and the hub repository of that name could not "
             "be fetched (no network, or offline mode) and is not in the cache; give a local folder"
         ) from error
 
 
+def no_space(error: BaseException | None) -> str:
+    """What to do if `error`, or what caused it, is a full disk; empty if it is not.
+
+    Example:
+        >>> no_space(OSError(28, "No space left on device"))[:16]
+        'the disk is full'
+        >>> no_space(OSError(2, "No such file"))
+        ''
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            from huggingface_hub.constants import HF_HOME
+
+            return (
+                f"the disk is full; free some space, or set HF_HOME (now {HF_HOME}) to a folder on "
+                "a larger disk"
+            )
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def open_model(
-    source: str | Path | nn.Module, *, role: str, allow_pickle: bool = False
+    source: str | Path | nn.Module,
+    *,
+    role: str,
+    allow_pickle: bool = False,
+    tower: str | None = None,
 ) -> tuple[nn.Module, Path | None]:
     """Load a model in float32, complete or not at all.
 
@@ -86,6 +138,8 @@ def open_model(
         source: Folder, hub id, or a module, which is copied.
         role: Who asks, for the messages.
         allow_pickle: Accept pickled weights, which can run code when read. Off by default.
+        tower: Class of one tower (``"CLIPVisionModel"``): of a checkpoint of the whole, read this
+            tower alone.
 
     Returns:
         The model in evaluation mode, and its folder (None for a module).
@@ -101,7 +155,9 @@ def open_model(
     folder = find_folder(source, role=role, allow_pickle=allow_pickle)
     named = architecture(folder, role=role)
     pickled = _check_weight_files(folder, role, allow_pickle)
-    return _from_pretrained(folder, role, named, pickled), folder
+    part = tower is not None and TOWERS.get(named) == tower
+    model = _from_pretrained(folder, role, tower if part and tower else named, pickled, part=part)
+    return model, folder
 
 
 def architecture(folder: Path, *, role: str) -> str:
@@ -167,7 +223,9 @@ def _check_weight_files(folder: Path, role: str, allow_pickle: bool) -> bool:
     return False
 
 
-def _from_pretrained(folder: Path, role: str, named: str, pickled: bool) -> nn.Module:
+def _from_pretrained(
+    folder: Path, role: str, named: str, pickled: bool, *, part: bool = False
+) -> nn.Module:
     import torch
     import transformers
 
@@ -183,6 +241,8 @@ def _from_pretrained(folder: Path, role: str, named: str, pickled: bool) -> nn.M
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise PoolError(f"{role}: {folder} cannot be loaded as {named}: {error}") from error
+    if part:
+        info["unexpected_keys"] = set()  # the rest of the whole
     _check_complete(model, info, folder, role)
     return model.eval()  # type: ignore[no-any-return]
 

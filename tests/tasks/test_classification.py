@@ -38,7 +38,7 @@ def test_metrics_agree_with_scikit_learn_and_torch(seed):
     found = _task(scores, labels).evaluate(Echo(), "search")
     guess = scores.argmax(1)
     assert found.n_samples == 97
-    assert found.metrics == {
+    assert {key: value for key, value in found.metrics.items() if key != "ece"} == {
         "accuracy": pytest.approx(accuracy_score(labels, guess)),
         "macro_f1": pytest.approx(f1_score(labels, guess, average="macro")),
         "loss": pytest.approx(float(cross_entropy(scores.double(), labels)), rel=1e-6),

@@ -2,12 +2,14 @@
 
 import pickle
 
+import hub
 import numpy as np
 import PIL.Image
 import pytest
 
 from moofusion.errors import DataError, UnknownNameError
 from moofusion.tasks import ImageClassification, read_labelled
+from moofusion.tasks.data import shuffled
 
 TEXTS = {split: [f"{split} {i}" for i in range(6)] for split in ("train", "validation", "test")}
 
@@ -279,3 +281,114 @@ def test_pictures_of_a_data_set_reach_the_task(tmp_path, rng):
         pixels.tolist()
     )
     assert labels.tolist() == [0, 1, 1, 0]
+
+
+# ------------------------------------------------------------------- holding out, sampling, pairs
+
+
+def _sorted_set(folder, size=60):
+    from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+    features = Features({"a": Value("string"), "b": Value("string"), "label": ClassLabel(3)})
+    rows = {"a": [f"a{i}" for i in range(size)], "b": [f"b{i}" for i in range(size)]}
+    rows["label"] = np.sort(np.arange(size) % 3)
+    table = Dataset.from_dict(rows, features=features)
+    DatasetDict({"train": table, "test": table}).save_to_disk(folder)
+    return folder
+
+
+def test_held_out_samples_leave_train_and_hold_every_class(tmp_path):
+    data = read_labelled(_sorted_set(tmp_path), column="a", holdout=20)
+    assert data.sizes == {"train": 40, "search": 20, "test": 60}
+    assert sorted(data.items["train"] + data.items["search"]) == sorted(data.items["test"])
+    assert (np.bincount(data.labels["search"]) >= 4).all()
+    whole = dict(zip(data.items["test"], data.labels["test"], strict=True))
+    for split in ("train", "search"):
+        kept = [whole[item] for item in data.items[split]]
+        assert data.labels[split].tolist() == kept
+
+
+def test_the_policy_never_changes():
+    """Recorded: results on held-out samples are comparable between machines and versions."""
+    assert shuffled(10).tolist() == [9, 2, 1, 3, 6, 7, 5, 8, 0, 4]
+    assert sorted(shuffled(1000)) == list(range(1000))
+
+
+def test_archives_are_cut_alike(archive):
+    data = read_labelled(
+        archive, column="x", splits={"train": "train", "test": "test"}, holdout=2,
+        samples={"test": 1, "train": 99},
+    )  # fmt: skip
+    assert data.sizes == {"train": 3, "search": 2, "test": 1}
+    with np.load(archive) as stored:
+        order = shuffled(5)
+        assert (data.items["search"] == stored["train_images"][np.sort(order[:2])]).all()
+        assert (data.items["train"] == stored["train_images"][np.sort(order[2:])]).all()
+
+
+def test_fewer_samples_are_a_part_of_more(tmp_path):
+    folder = _sorted_set(tmp_path)
+    few, more = (read_labelled(folder, column="a", holdout=20, samples={"train": n, "search": n})
+                 for n in (5, 12))  # fmt: skip
+    for split in ("train", "search"):
+        assert len(few.items[split]) == 5
+        assert set(few.items[split]) < set(more.items[split])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"holdout": 60}, "holdout=60, expected 1 to 59, as train has 60"),
+        ({"holdout": 5, "splits": {"test": "test"}}, "no train split"),
+        ({"holdout": 5, "splits": {"train": "train", "search": "test"}}, "has a search split"),
+        ({"samples": {"train": 0}}, "positive number, got 0"),
+    ],
+)
+def test_splits_that_cannot_be_cut(tmp_path, options, message):
+    with pytest.raises(DataError, match=message):
+        read_labelled(_sorted_set(tmp_path), column="a", **options)
+
+
+def test_unknown_splits_to_sample(tmp_path):
+    with pytest.raises(UnknownNameError, match="'validation'"):
+        read_labelled(_sorted_set(tmp_path), column="a", samples={"validation": 3})
+
+
+def test_pairs_of_texts(tmp_path):
+    data = read_labelled(_sorted_set(tmp_path), column=["a", "b"], holdout=5)
+    assert data.items["test"][7] == ("a7", "b7")
+    with pytest.raises(DataError, match=r"no column 'c'; it has .*set column"):
+        read_labelled(tmp_path, column=["a", "c"])
+
+
+def test_pictures_are_decoded_when_they_are_needed(tmp_path):
+    """Eight data sets of decoded photographs would fill the memory."""
+    hub.save_picture_data(tmp_path / "set", ["x", "y"])
+    data = read_labelled(tmp_path / "set", column="image", holdout=10)
+    assert not isinstance(data.items["train"], list)
+    assert data.items["train"][:2][1].mode == "RGB"
+    assert len(pickle.loads(pickle.dumps(data)).items["search"]) == 10
+
+
+# -------------------------------------------------------------------------- errors a user meets
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device"), ["disk is full", "HF_HOME"]),
+        (ConnectionError("Couldn't reach the Hub"), ["no network", "folder"]),
+        (RuntimeError("401: this is a gated dataset"), ["gated", "hf auth login"]),
+    ],
+)
+def test_what_the_loader_says_becomes_what_to_do(monkeypatch, error, words):
+    import datasets
+
+    def fail(*_, **__):
+        raise RuntimeError("while downloading") from error
+
+    monkeypatch.setattr(datasets, "get_dataset_split_names", fail)
+    with pytest.raises(DataError) as caught:
+        read_labelled("owner/name", column="text")
+    for word in ["owner/name", *words]:
+        assert word in str(caught.value)

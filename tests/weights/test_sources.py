@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -296,3 +297,47 @@ def test_heads_that_leave_nothing(base, expert):
 
 def test_heads_that_match_nothing_leave_mismatches_visible():
     _refused(tiny.net(), tiny.net(1, classes=5), "head.weight is (5, 8)", heads=["classifier.*"])
+
+
+# ------------------------------------------------------------------------------------- the hub
+
+
+def _hub_errors():
+    from huggingface_hub import errors
+
+    def answer(code):
+        return SimpleNamespace(status_code=code, headers={}, request=None)
+
+    return {
+        "gated": errors.GatedRepoError("403", response=answer(403)),
+        "missing": errors.RepositoryNotFoundError("404", response=answer(404)),
+        "revision": errors.RevisionNotFoundError("404", response=answer(404)),
+        "offline": errors.LocalEntryNotFoundError("no cached snapshot"),
+        "disk": OSError(28, "No space left on device"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("gated", ["'owner/name' is gated", "ask for access", "hf auth login"]),
+        ("missing", ["no hub repository is called 'owner/name'", "check the spelling"]),
+        ("revision", ["'owner/name' has no revision 'v2'"]),
+        ("offline", ["no network, or offline mode", "not in the cache", "local folder"]),
+        ("disk", ["'owner/name' could not be fetched", "the disk is full", "HF_HOME"]),
+    ],
+)
+def test_what_the_hub_answers_becomes_what_to_do(monkeypatch, what, words):
+    import huggingface_hub
+
+    def fail(*_, **__):
+        error = _hub_errors()[what]
+        if what == "disk":  # wrapped, as download threads do
+            raise OSError("download failed") from error
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(PoolError) as caught:
+        ModelPool("owner/name@v2", {"a": "owner/name@v2"}).load()
+    for word in ["base: ", *words]:
+        assert word in str(caught.value)
