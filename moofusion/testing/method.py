@@ -122,7 +122,7 @@ class MergeMethodContract:
         problem = _problem(method, space="block-wise")
         L = np.tile(_ROW, (problem.space.n_groups, 1))
         before = problem.evaluator.weights(L)
-        L[1] = L[1, ::-1]
+        L[1] = [0.6, 0.1, 0.2]
         changed = problem.evaluator.weights(L) != before
         groups = problem.space.partition.groups
         for entry, group in zip(problem.evaluator.pool.layout.entries, groups, strict=True):

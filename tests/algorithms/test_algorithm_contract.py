@@ -14,7 +14,12 @@ TEXT = {
     "constant": "constant:steps=3,routed=all",
     "scalarization": "scalarization:steps=3",
     "random": "random:batch_size=7",
+    "map": "map:rounds=1",
+    "map_bayes": "map_bayes:rounds=1",
+    "map_gradient": "map_gradient:rounds=1",
 } | {name: f"{name}:pop_size=8" for name in EVOLUTION}
+# The files that "checkpoints" measures have tests of their own.
+NAMES = [name for name in ALGORITHMS if name != "checkpoints"]
 SEVERAL = ("agemoea", "agemoea2", "ctaea", "moead", "rvea", "smsemoa")
 LISTED = ("grid", "soup", "scaled_soup", "pwemoe", "constant", "scalarization")
 TRAITS = (
@@ -38,7 +43,7 @@ needs_numba = pytest.mark.skipif(
 
 class TestAlgorithms(AlgorithmContract):
     @pytest.fixture(
-        params=[pytest.param(n, marks=needs_numba if n == "agemoea2" else ()) for n in ALGORITHMS]
+        params=[pytest.param(n, marks=needs_numba if n == "agemoea2" else ()) for n in NAMES]
     )
     def name(self, request):
         return request.param
