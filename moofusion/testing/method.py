@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from moofusion.merging import LinearMerge, MergeMethod, TaskVectorTransform
 from moofusion.errors import ConfigurationError
+from moofusion.merging import LinearMerge, MergeMethod, TaskVectorTransform
 from moofusion.problems import MergeProblem
 from moofusion.testing.standins import drift, toy_net, toy_pool, toy_tasks
 from moofusion.weights import ModelPool

@@ -123,7 +123,7 @@ class TaskContract:
         expected = dict(task.evaluate(module, "search").metrics)
         for size in (1, 7, task.n_samples("search") + 1):
             other = copy.deepcopy(task)
-            other.batch_size = size  # type: ignore[attr-defined]
+            other.batch_size = size
             found = dict(other.evaluate(module, "search").metrics)
             assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
@@ -180,7 +180,9 @@ class TaskContract:
         assert loss.shape == (), f"a loss is one number, got shape {tuple(loss.shape)}"
         assert loss.requires_grad, "the loss carries no graph"
         found = torch.autograd.grad(loss, weights, allow_unused=True)
-        slopes = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True)]
+        slopes = [
+            torch.zeros_like(w) if g is None else g for w, g in zip(weights, found, strict=True)
+        ]
         norm = float(torch.stack([g.double().square().sum() for g in slopes]).sum().sqrt())
         assert np.isfinite(norm)
         assert norm > 0

@@ -33,6 +33,8 @@ TRAITS = (
         for name in EVOLUTION
     }
     | {name: AlgorithmTraits(stops_early=True) for name in LISTED}
+    # The published procedure searches [-3, 3], whatever the bounds.
+    | {"map_reference": AlgorithmTraits(bounded=False)}
     | {"map_nested": AlgorithmTraits(random=False, refused=(1,))}
 )
 needs_numba = pytest.mark.skipif(
