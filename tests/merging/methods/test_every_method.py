@@ -17,7 +17,7 @@ TRANSFORMS = [n for n, m in METHODS.items() if issubclass(m, TaskVectorTransform
 
 @pytest.mark.parametrize("name", [*TRANSFORMS, "average"])
 @pytest.mark.parametrize("space", ["task-wise", "block-wise"])
-def test_the_others_have_the_right_one(name, space):
+def test_jacobians_go_through_the_method(name, space):
     problem = tiny.net_problem(merge=METHOD[name], objective="loss", space=space)
     rng = np.random.default_rng(1)
     x = rng.uniform(0.2, 0.5, problem.n_var)
