@@ -9,7 +9,7 @@ import pytest
 
 import moofusion
 
-PACKAGES = ("weights", "merging", "tasks", "problems", "algorithms", "comparison", "zoo")
+PACKAGES = ("weights", "merging", "tasks", "problems", "algorithms", "comparison", "zoo", "testing")
 HEAVY = ("torch", "transformers", "matplotlib", "datasets", "pymoo", "scipy", "pandas")
 
 
@@ -78,3 +78,15 @@ def test_the_package_is_typed_and_versioned():
 
     assert (files("moofusion") / "py.typed").is_file()
     assert moofusion.__version__ == version("moofusion")
+
+
+def test_contracts_without_pytest_say_what_to_install():
+    code = (
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'pytest' else find(name, *rest)\n"
+        "try:\n    import moofusion.testing\n"
+        "except Exception as error:\n    print(type(error).__name__, error)"
+    )
+    said = " ".join(_python(code))
+    assert said.startswith("ConfigurationError moofusion.testing needs pytest")
+    assert "pip install 'moofusion[testing]'" in said

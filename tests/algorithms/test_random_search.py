@@ -6,7 +6,6 @@ import tiny
 from pymoo.operators.sampling.rnd import FloatRandomSampling
 from pymoo.optimize import minimize
 from pymoo.problems import get_problem as pymoo_problem
-from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from moofusion.algorithms import CoefficientSampling, RandomSearch
 from moofusion.errors import ConfigurationError
@@ -29,28 +28,6 @@ def test_the_budget_is_met_exactly(budget):
 def test_the_size_of_batches_is_up_to_the_user(batch_size):
     _, seen = _run(tiny.net_problem(), 30, batch_size=batch_size)
     assert len(seen) == 30
-
-
-def test_the_result_is_the_front_of_everything_evaluated(problem):
-    result, seen = _run(problem)
-    F = tiny.net_problem().evaluate(seen)
-    front = NonDominatedSorting().do(F, only_non_dominated_front=True)
-    assert {tuple(f) for f in result.F} == {tuple(f) for f in F[front]}
-    assert (problem.evaluate(result.X) == result.F).all()
-
-
-def test_equal_seeds_give_equal_runs():
-    (first, a), (second, b), (_, c) = (_run(tiny.net_problem(), seed=s) for s in (1, 1, 2))
-    assert (a == b).all()
-    assert (first.F == second.F).all()
-    assert (a != c).any()
-
-
-def test_the_global_generator_is_left_alone(problem):
-    np.random.seed(3)
-    before = np.random.get_state()[1].copy()
-    _run(problem, 20)
-    assert (np.random.get_state()[1] == before).all()
 
 
 def test_any_sampling_of_pymoo_may_be_used(problem):

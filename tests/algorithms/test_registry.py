@@ -7,7 +7,6 @@ import pytest
 import tiny
 from pymoo.optimize import minimize
 from pymoo.problems import get_problem as pymoo_problem
-from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from moofusion.algorithms import ALGORITHMS, RandomSearch, get_algorithm
 from moofusion.algorithms.evolution import EVOLUTION
@@ -38,18 +37,6 @@ def _run(name, problem, seed=1, budget=60):
     return minimize(problem, algorithm, ("n_eval", budget), seed=seed)
 
 
-@pytest.mark.parametrize("name", _marked(set(ALGORITHMS) - MERGE_ONLY))
-def test_equal_seeds_give_equal_runs(name):
-    problem = pymoo_problem("dtlz2", n_var=7, n_obj=3)
-    first, second, other = (_run(name, problem, seed) for seed in (1, 1, 2))
-    assert (first.F == second.F).all()
-    assert (first.pop.get("X") == second.pop.get("X")).all()
-    assert (
-        first.pop.get("X").shape != other.pop.get("X").shape
-        or (first.pop.get("X") != other.pop.get("X")).any()
-    )
-
-
 @pytest.mark.parametrize("name", _marked(set(ALGORITHMS) - {"moead", "checkpoints"}))
 def test_every_algorithm_searches_merges_under_a_constraint(name):
     limit = [Constraint("a", at_least=0.8)]
@@ -58,21 +45,11 @@ def test_every_algorithm_searches_merges_under_a_constraint(name):
     assert (first.F[:, 0] <= 0.2 + 1e-12).all()
 
 
-@pytest.mark.parametrize("name", _marked(set(ALGORITHMS) - {"checkpoints"}))
-@pytest.mark.parametrize("space", ["task-wise", "block-wise"])
-def test_every_algorithm_searches_merges(name, space):
-    problem = tiny.net_problem(space=space)
-    result = _run(name, problem, budget=40)
-    assert (problem.evaluate(result.X) == result.F).all()
-    assert (NonDominatedSorting().do(result.F)[0] == np.arange(len(result.F))).all()
-
-
 @pytest.mark.parametrize("name", _marked(set(ALGORITHMS) - MERGE_ONLY))
-@pytest.mark.parametrize("budget", [20, 45])
-def test_the_budget_is_spent_up_to_a_generation(name, budget):
+def test_problems_of_pymoo_are_searched_too(name):
     problem = pymoo_problem("dtlz2", n_var=7, n_obj=3)
-    spent = _run(name, problem, budget=budget).algorithm.evaluator.n_eval
-    assert budget <= spent < budget + 20
+    spent = _run(name, problem, budget=45).algorithm.evaluator.n_eval
+    assert 45 <= spent < 45 + 20
 
 
 @pytest.mark.parametrize("name", _marked(set(ALGORITHMS) - {"map_nested", "checkpoints"}))

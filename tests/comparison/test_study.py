@@ -113,12 +113,6 @@ def test_seeds_are_shared_by_all_algorithms_and_stay_when_more_are_added(tmp_pat
         assert {c.seed for c in two.cells() if c.algorithm == algorithm} == set(two.seeds)
 
 
-@pytest.mark.parametrize("backend", ["loky", "threading"])
-def test_jobs_side_by_side_give_the_same_table(study, backend, expected):
-    study.run(n_jobs=2, backend=backend, threads=1)
-    check(study.path, expected)
-
-
 SCRIPT = """
     import sys, time
     sys.path.insert(0, {tests!r})

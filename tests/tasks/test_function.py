@@ -1,8 +1,5 @@
 """A user's own number as a task."""
 
-import copy
-import pickle
-
 import pytest
 import tiny
 import torch
@@ -56,18 +53,6 @@ def test_the_function_runs_without_a_graph():
     assert seen == [False]
 
 
-def test_there_is_no_gradient():
-    with pytest.raises(ConfigurationError, match=r"'size'.*no differentiable loss"):
-        FunctionTask("size", total).loss(tiny.net(), "search")
-
-
 def test_a_direction_must_be_known():
     with pytest.raises(ConfigurationError, match="'max' or 'min'"):
         FunctionTask("size", total, direction="up")
-
-
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])
-def test_copies_measure_the_same(clone):
-    task = FunctionTask("size", total, test=largest, direction="min")
-    for split in ("search", "test"):
-        assert clone(task).evaluate(tiny.net(), split) == task.evaluate(tiny.net(), split)
