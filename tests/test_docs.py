@@ -17,7 +17,7 @@ from moofusion.problems import task_spec
 from moofusion.problems.spec import read_spec
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
 
@@ -122,8 +122,15 @@ def test_defaults_in_the_table_are_the_real_ones():
 
 
 @pytest.mark.parametrize(
-    "name", ["how-it-works.md", "own-metric.md", "merge-methods.md", "pwemoe.md", "map.md"]
-)
+    "name",
+    [
+        "how-it-works.md", "own-metric.md", "merge-methods.md", "pwemoe.md", "map.md",
+        "scalarization.md", "evolution.md", "explanation/gradient.md", "how-to/compare.md",
+        "how-to/resume.md", "how-to/export.md", "how-to/merge-recipe.md",
+        "how-to/add-an-algorithm.md", "migrate/mergenetic.md", "migrate/fusionbench.md",
+        "migrate/pwemoe-code.md", "migrate/map-code.md",
+    ],
+)  # fmt: skip
 def test_the_code_of_a_page_runs(name, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     space = {}
@@ -138,6 +145,41 @@ def test_the_code_of_a_page_runs(name, capsys, tmp_path, monkeypatch):
     if name == "pwemoe.md":
         assert (tmp_path / "router.safetensors").stat().st_size < 20_000
         assert (tmp_path / "merged" / "config.json").exists()
+
+
+def test_the_code_of_the_tutorial_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = page("tutorial.md")
+    # The checkpoint of the page, which the command line makes from 100 evaluations.
+    problem = moofusion.get_problem("vision4", tasks=["animals", "objects"])
+    found = moofusion.search(problem, "soup", evaluations=3, seed=1)
+    found.export("merged", point=2, head="animals")
+    accuracy = found.front.values("test")[1, 0]
+    use, *rest = blocks(text, "python")
+    space = {}
+    exec(use, space)
+    assert capsys.readouterr().out == f"animals: {accuracy:.4f}\n"
+    for code in rest:
+        exec(code, space)
+    assert len(capsys.readouterr().out.splitlines()) > 5
+    assert (tmp_path / "chosen" / "config.json").exists()
+
+
+def test_every_page_with_code_that_runs_is_run():
+    listed = Path(__file__).read_text(encoding="utf-8")
+    for path in (ROOT / "docs").rglob("*.md"):
+        if blocks(path.read_text(encoding="utf-8"), "python"):
+            assert f'"{path.relative_to(ROOT / "docs").as_posix()}"' in listed, path
+
+
+def test_the_reference_lists_every_public_name():
+    text = page("reference/index.md")
+    assert {f"`{name}`" for name in moofusion.__all__ if name != "__version__"} <= set(
+        re.findall(r"`\w+`", text)
+    )
+    for module in re.findall(r"\| `(moofusion\.\w+)`", text):
+        name = module.partition(".")[2]
+        assert f"::: {module}\n" in page(f"reference/{name}.md")
 
 
 def test_own_models_and_metrics_in_25_lines(own_models, vit_folders, images, monkeypatch, capsys):
