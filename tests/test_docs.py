@@ -160,7 +160,7 @@ def test_the_code_of_the_tutorial_runs(tmp_path, monkeypatch, capsys):
     exec(use, space)
     assert capsys.readouterr().out == f"animals: {accuracy:.4f}\n"
     for code in rest:
-        exec(code, space)
+        exec(code.replace("evaluations=20", "evaluations=10"), space)
     assert len(capsys.readouterr().out.splitlines()) > 5
     assert (tmp_path / "chosen" / "config.json").exists()
 

@@ -1,6 +1,6 @@
-"""The pictures of the gallery, from real runs on two tasks of vision4 (five minutes, one thread).
+"""The pictures of the gallery, from real runs on two tasks of vision4: python docs/gallery/make.py.
 
-python docs/gallery/make.py
+It takes five minutes on one thread.
 """
 
 from __future__ import annotations
