@@ -1,7 +1,7 @@
 """What the site adds to the pages: files of the repository that lie outside of docs/.
 
-CHANGELOG.md and CONTRIBUTING.md become pages; notebooks and other files that pages link to are
-copied beside them. Links keep their form in the repository, where they can be followed as well.
+CHANGELOG.md and CONTRIBUTING.md become pages; notebooks are copied beside
+them. Links keep their form in the repository, where they can be followed as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("CHANGELOG.md", "CONTRIBUTING.md")
-FOLDERS = ("notebooks", "benchmarks")
+FOLDERS = ("notebooks",)
 LINK = re.compile(r"\]\(((?:\.\./)+)([^)\s]+)\)")
 
 
