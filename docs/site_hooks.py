@@ -1,7 +1,7 @@
 """What the site adds to the pages: files of the repository that lie outside of docs/.
 
-CHANGELOG.md and CONTRIBUTING.md become pages; notebooks are copied beside
-them. Links keep their form in the repository, where they can be followed as well.
+CHANGELOG.md and CONTRIBUTING.md become pages; notebooks are copied beside them. Links keep their
+form in the repository, where they can be followed as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("CHANGELOG.md", "CONTRIBUTING.md")
-FOLDERS = ("notebooks",)
 LINK = re.compile(r"\]\(((?:\.\./)+)([^)\s]+)\)")
 
 
@@ -23,11 +22,9 @@ def on_files(files: Any, config: Any) -> Any:
     for name in PAGES:
         text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
         files.append(File.generated(config, name, content=text))
-    for folder in FOLDERS:
-        for path in sorted((ROOT / folder).glob("[0-9a-z]*.*")):
-            files.append(
-                File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path))
-            )
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        name = path.relative_to(ROOT).as_posix()
+        files.append(File.generated(config, name, abs_src_path=str(path)))
     return files
 
 
