@@ -188,6 +188,7 @@ def _merged(
         row = shares(row[None], method.name)[0]
     if isinstance(method, Linear | Average | Slerp):
         if np.count_nonzero(row) == 1 and row.max() == 1:
+            finite(base, name)  # a damaged base is named even where it does not count
             return finite(list(experts.values())[int(row.argmax())], name)
         if not isinstance(method, Slerp):
             return _added(name, base, experts, row)
