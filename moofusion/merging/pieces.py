@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from moofusion.merging.methods import Ties
     from moofusion.weights.shards import Checkpoint
 
-__all__ = ["Trimming", "finite", "gram", "merge_trimmed", "trimming"]
+__all__ = ["Trimming", "finite", "gram", "merge_added", "merge_trimmed", "trimming"]
 
 # Entries in memory at a time, over all experts.
 _ENTRIES = 1 << 22
@@ -57,7 +57,7 @@ def _pieces(
     name: str, base: Checkpoint, experts: Mapping[str, Checkpoint]
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Place, base ``(n,)`` and differences ``(K, n)`` of one piece after the other."""
-    size, step = prod(base.shape(name)), max(1, _ENTRIES // len(experts))
+    size, step = prod(base.shape(name)), max(1, _ENTRIES // max(len(experts), 1))
     for start in range(0, size, step):
         place = slice(start, min(start + step, size))
         first = finite(base, name, place)
@@ -82,6 +82,26 @@ def gram(
             rows += first
         total += rows @ rows.T
     return np.asarray(total.numpy())
+
+
+def merge_added(
+    name: str,
+    base: Checkpoint,
+    experts: Mapping[str, Checkpoint],
+    row: NDArray[np.float64],
+    *,
+    scale: float = 1.0,
+) -> Tensor:
+    """One tensor as ``scale`` times the base plus the differences weighted by `row` ``(K,)``."""
+    counting = {e: model for (e, model), w in zip(experts.items(), row, strict=True) if w}
+    shape = base.shape(name)
+    merged = torch.empty(prod(shape))
+    for place, first, deltas in _pieces(name, base, counting):
+        first *= scale
+        for delta, weight in zip(deltas, row[row != 0], strict=True):
+            first.add_(delta, alpha=float(weight))
+        merged[place] = first
+    return merged.view(shape)
 
 
 @dataclass(frozen=True)

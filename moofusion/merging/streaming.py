@@ -20,9 +20,8 @@ from moofusion.merging.methods import (
     Ties,
 )
 from moofusion.merging.methods.base import shares
-from moofusion.merging.methods.spherical import spherical_mean
 from moofusion.merging.methods.stock import step_of
-from moofusion.merging.pieces import Trimming, finite, gram, merge_trimmed, trimming
+from moofusion.merging.pieces import Trimming, finite, gram, merge_added, merge_trimmed, trimming
 from moofusion.merging.recipe import MergeRecipe
 from moofusion.weights.folders import copy_companions, new_folder
 from moofusion.weights.shards import Checkpoint, ShardWriter, format_of
@@ -191,13 +190,13 @@ def _merged(
             finite(base, name)  # a damaged base is named even where it does not count
             return finite(list(experts.values())[int(row.argmax())], name)
         if not isinstance(method, Slerp):
-            return _added(name, base, experts, row)
+            return merge_added(name, base, experts, row)
         whole = method.of == "weights"
-        row = spherical_mean(gram(name, base, experts, whole=whole), row)
-        return _added(name, base, experts, row, scale=float(row.sum()) if whole else 1.0)
+        row = method.factors(gram(name, base, experts, whole=whole), row)
+        return merge_added(name, base, experts, row, scale=float(row.sum()) if whole else 1.0)
     if isinstance(method, ModelStock):
         step = step_of(gram(name, base, experts, whole=False))
-        return _added(name, base, experts, row * step)
+        return merge_added(name, base, experts, row * step)
     assert isinstance(method, TensorTransform)
     short = name.removeprefix(_body_prefix(base.folder)) if hasattr(method, "seed") else name
     if method.separate:
@@ -213,23 +212,6 @@ def _merged(
             return finite(list(experts.values())[int(row.argmax())], name)
         return merged
     return _rewritten(name, short, base, experts, method, row)
-
-
-def _added(
-    name: str,
-    base: Checkpoint,
-    experts: dict[str, Checkpoint],
-    row: NDArray[np.float64],
-    *,
-    scale: float = 1.0,
-) -> Tensor:
-    """``scale`` times the base and the weighted differences, one expert after the other."""
-    first = finite(base, name)
-    merged = first * scale
-    for weight, expert in zip(row, experts.values(), strict=True):
-        if weight:
-            merged.add_(finite(expert, name).sub(first), alpha=float(weight))
-    return merged
 
 
 def _rewritten(

@@ -24,6 +24,7 @@ L = {"a": 0.4, "b": 0.25, "c": 0.1}
 STREAMED = [name for name in METHODS if name not in ("fisher", "regmean")]
 MERGES = [{"method": name} for name in STREAMED]
 MERGES += [{"method": "ties", "scope": "tensor"}, {"method": "slerp", "of": "task-vectors"}]
+MERGES += [{"method": "slerp", "norms": "own"}]
 MERGES += [{"method": "ties", "density": density} for density in (0.03, 0.5, 1.0)]
 MERGES += [{"method": "dare", "elect": True}, {"method": "della", "elect": False}]
 MERGES += [{"method": "breadcrumbs", "elect": True}, {"method": "low-rank", "rank": 1.0}]
