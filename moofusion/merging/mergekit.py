@@ -4,8 +4,8 @@ mergekit (github.com/arcee-ai/mergekit, 0.1.5) multiplies task vectors by ``weig
 the sum of the weights where ``normalize`` is on. What has no exact counterpart here is refused with
 the reason. Two merges agree on average and not number by number: DARE draws other masks and scales
 by 1 / density as the paper has it, mergekit by what restores the L1 norm. Its slerp is ours with
-``norms = "own"``. Model Stock agrees where the experts' mean cosine is not negative. DELLA is refused: there mergekit scales
-whole tensors, the paper single entries.
+``norms = "own"``. Model Stock agrees where the experts' mean cosine is not negative. DELLA is
+refused: there mergekit scales whole tensors, the paper single entries.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ def _to_slerp(recipe: MergeRecipe) -> dict[str, Any]:
         models = [{"model": source} for source in recipe.experts.values()]
         return {"merge_method": "karcher", "models": models} | _dtype(recipe)
     raise ConfigurationError(
-        "mergekit's karcher weighs all models alike, and its slerp has norms = \"own\""
+        'mergekit\'s karcher weighs all models alike, and its slerp has norms = "own"'
     )
 
 
