@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from moofusion.merging.methods import Ties
     from moofusion.weights.shards import Checkpoint
 
-__all__ = ["Trimming", "finite", "gram", "merge_added", "merge_trimmed", "trimming"]
+__all__ = ["Trimming", "differences", "finite", "gram", "merge_added", "merge_trimmed", "trimming"]
 
 # Entries in memory at a time, over all experts.
 _ENTRIES = 1 << 22
@@ -43,8 +43,13 @@ def finite(model: Checkpoint, name: str, place: slice | None = None) -> Tensor:
     Raises:
         PoolError: It holds NaN or infinite values.
     """
-    stored = model.read(name)
-    tensor = (stored if place is None else stored.flatten()[place]).to(torch.float32)
+    if place is None:
+        whole = torch.empty(prod(model.shape(name)))
+        for start in range(0, len(whole), _ENTRIES):
+            part = slice(start, start + _ENTRIES)
+            whole[part] = finite(model, name, part)
+        return whole.view(model.shape(name))
+    tensor = model.read(name).flatten()[place].to(torch.float32)
     if not bool(tensor.isfinite().all()):
         raise PoolError(
             f"{model.role}: tensor {name} holds NaN or infinite values; a merge would spread them, "
@@ -65,6 +70,15 @@ def _pieces(
         for delta, expert in zip(deltas, experts.values(), strict=True):
             torch.sub(finite(expert, name, place), first, out=delta)
         yield place, first, deltas
+
+
+def differences(name: str, base: Checkpoint, experts: Mapping[str, Checkpoint]) -> Tensor:
+    """The experts' differences of one tensor, shape ``(K, *shape)``."""
+    shape = base.shape(name)
+    result = torch.empty(len(experts), prod(shape))
+    for place, _, deltas in _pieces(name, base, experts):
+        result[:, place] = deltas
+    return result.view(-1, *shape)
 
 
 def gram(

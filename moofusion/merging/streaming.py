@@ -21,7 +21,15 @@ from moofusion.merging.methods import (
 )
 from moofusion.merging.methods.base import shares
 from moofusion.merging.methods.stock import step_of
-from moofusion.merging.pieces import Trimming, finite, gram, merge_added, merge_trimmed, trimming
+from moofusion.merging.pieces import (
+    Trimming,
+    differences,
+    finite,
+    gram,
+    merge_added,
+    merge_trimmed,
+    trimming,
+)
 from moofusion.merging.recipe import MergeRecipe
 from moofusion.weights.folders import copy_companions, new_folder
 from moofusion.weights.shards import Checkpoint, ShardWriter, format_of
@@ -200,14 +208,14 @@ def _merged(
     assert isinstance(method, TensorTransform)
     short = name.removeprefix(_body_prefix(base.folder)) if hasattr(method, "seed") else name
     if method.separate:
-        first = finite(base, name)
-        merged = first.clone()
+        merged = finite(base, name)
         for (expert, model), weight in zip(experts.items(), row, strict=True):
             if weight:
-                own = (finite(model, name) - first)[None]
+                own = differences(name, base, {expert: model})
                 if not method.changes_nothing:
                     own = method.rewrite(own, name=short, experts=(expert,))
                 merged.add_(own[0], alpha=float(weight))
+                del own  # before the next is read
         if method.changes_nothing and np.count_nonzero(row) == 1 and row.max() == 1:
             return finite(list(experts.values())[int(row.argmax())], name)
         return merged
@@ -223,13 +231,9 @@ def _rewritten(
     row: NDArray[np.float64],
 ) -> Tensor:
     """One tensor by a method that sees all experts together."""
-    import torch
-
-    merged = finite(base, name).clone()
-    deltas = torch.empty(len(experts), *merged.shape)
-    for delta, expert in zip(deltas, experts.values(), strict=True):
-        torch.sub(finite(expert, name), merged, out=delta)
+    deltas = differences(name, base, experts)
     deltas = method.rewrite(deltas, name=short, experts=tuple(experts))
+    merged = finite(base, name)
     for delta, weight in zip(deltas, row, strict=True):
         merged.add_(delta, alpha=float(weight))
     return merged
