@@ -54,12 +54,12 @@ def merge_checkpoints(
 ) -> Path:
     """Merge checkpoints of one architecture and write the result, one tensor at a time.
 
-    Arithmetic is in float32, whatever the files hold; the result is rounded once. Memory is a few
-    times the largest tensor in float32, whatever the number of experts, for methods that add the
-    experts up or treat them apart, and for ``ties``, ``model-stock`` and ``slerp``, which read the
-    files in pieces (``ties`` four times); other methods hold the tensor of all K experts and their
-    work on it. Tensors that are no floats (buffers of positions) come from
-    the base; configuration, tokenizer and processor too. The folder appears when it is complete.
+    Arithmetic is in float32, whatever the files hold; the result is rounded once. Memory is some
+    two times the largest tensor in float32, whatever the number of experts, for ``linear``,
+    ``average``, ``slerp``, ``model-stock`` and ``ties`` (which reads the files four times); a few
+    times that tensor for methods that treat the experts apart; others hold the tensor of all K
+    experts and their work on it. Tensors that are no floats (buffers of positions) come from the
+    base; configuration, tokenizer and processor too. The folder appears when it is complete.
 
     A tensor has the same value as in a merge in memory with the same coefficients, to rounding;
     a one-hot row gives that expert bit for bit where the method does.
