@@ -55,7 +55,7 @@ CASES = [
      {"weight": 1.0, "density": 0.4, "gamma": 0.05, "normalize": True, "lambda": 0.7}, True),
     ("Model Stock", {"method": "model-stock"}, 1.0, "model_stock", {}, True),
     ("Karcher", {"method": "slerp"}, 1.0, "karcher", {}, False),
-    ("SLERP of two", {"method": "slerp"}, 1.0, "slerp", {"t": 0.5}, None),
+    ("SLERP of two", {"method": "slerp", "norms": "own"}, 1.0, "slerp", {"t": 0.5}, None),
 ]  # fmt: skip
 
 THEIRS = """

@@ -3,11 +3,9 @@
 mergekit (github.com/arcee-ai/mergekit, 0.1.5) multiplies task vectors by ``weight``, and divides by
 the sum of the weights where ``normalize`` is on. What has no exact counterpart here is refused with
 the reason. Two merges agree on average and not number by number: DARE draws other masks and scales
-by 1 / density as the paper has it, mergekit by what restores the L1 norm; and mergekit's slerp
-joins nearly parallel tensors by a line and does not interpolate norms, so tensors whose norms
-differ come out differently (on vision4 by up to a quarter of the change in a bias). Model Stock
-agrees where the experts' mean cosine is not negative. DELLA is refused: there mergekit scales
-whole tensors, the paper single entries.
+by 1 / density as the paper has it, mergekit by what restores the L1 norm. Its slerp is ours with
+``norms = "own"``. Model Stock agrees where the experts' mean cosine is not negative. DELLA is
+refused: there mergekit scales whole tensors, the paper single entries.
 """
 
 from __future__ import annotations
@@ -16,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from pydantic import ValidationError
 
 from moofusion.errors import ConfigurationError, UnknownNameError
+from moofusion.merging.methods.base import shares
 from moofusion.merging.recipe import Group, MergeRecipe
 
 __all__ = ["from_mergekit", "read_mergekit", "to_mergekit"]
@@ -160,7 +160,7 @@ def _slerp(reader: _Reader, dtype: str) -> MergeRecipe:
 
     return MergeRecipe(
         experts={start: reader.base, other: source},
-        merge={"method": "slerp"},
+        merge={"method": "slerp", "norms": "own"},
         dtype=dtype,
         coefficients=row(steps.get(None, 0.5)),
         groups=[Group(match=f"*{k}*", coefficients=row(v)) for k, v in steps.items() if k],
@@ -302,11 +302,42 @@ def to_mergekit(recipe: MergeRecipe) -> dict[str, Any]:
 
 
 def _to_slerp(recipe: MergeRecipe) -> dict[str, Any]:
+    if recipe.merge.get("norms") == "own":
+        return _to_slerp_of_two(recipe)
     values = set(recipe.coefficients.values())
     if len(values) == 1 and len(recipe.coefficients) == len(recipe.experts) and not recipe.groups:
         models = [{"model": source} for source in recipe.experts.values()]
         return {"merge_method": "karcher", "models": models} | _dtype(recipe)
-    raise ConfigurationError("mergekit's karcher weighs all models alike; its slerp differs")
+    raise ConfigurationError(
+        'mergekit\'s karcher weighs all models alike, and its slerp has norms = "own"'
+    )
+
+
+def _to_slerp_of_two(recipe: MergeRecipe) -> dict[str, Any]:
+    if len(recipe.experts) != 2:
+        raise ConfigurationError(f"mergekit's slerp joins two models, not {len(recipe.experts)}")
+    first, second = recipe.experts
+    # t is the share of the second; steps by filter are told as the other coefficients are.
+    shared = recipe.model_copy(
+        update={
+            "coefficients": _shares(recipe.coefficients, first, second),
+            "groups": [
+                g.model_copy(update={"coefficients": _shares(g.coefficients, first, second)})
+                for g in recipe.groups
+            ],
+        }
+    )
+    return {
+        "merge_method": "slerp",
+        "base_model": recipe.experts[first],
+        "models": [{"model": source} for source in recipe.experts.values()],
+        "parameters": {"t": _weight(shared, second)},
+    } | _dtype(recipe)
+
+
+def _shares(row: Mapping[str, float], first: str, second: str) -> dict[str, float]:
+    given = np.array([[row.get(first, 0.0), row.get(second, 0.0)]])
+    return dict(zip((first, second), shares(given, "slerp")[0].tolist(), strict=True))
 
 
 def _require_equal(recipe: MergeRecipe, method: str, value: float | None = None) -> float:

@@ -10,14 +10,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moofusion.errors import ConfigurationError, PoolError
-from moofusion.merging.methods import Average, Linear, MergeMethod, Slerp, TensorTransform
+from moofusion.merging.methods import (
+    Average,
+    Linear,
+    MergeMethod,
+    ModelStock,
+    Slerp,
+    TensorTransform,
+    Ties,
+)
 from moofusion.merging.methods.base import shares
+from moofusion.merging.methods.stock import step_of
+from moofusion.merging.pieces import (
+    Trimming,
+    differences,
+    finite,
+    gram,
+    merge_added,
+    merge_trimmed,
+    trimming,
+)
 from moofusion.merging.recipe import MergeRecipe
 from moofusion.weights.folders import copy_companions, new_folder
-from moofusion.weights.layout import ParameterLayout
 from moofusion.weights.shards import Checkpoint, ShardWriter, format_of
 from moofusion.weights.sources import find_folder
-from moofusion.weights.vectors import TaskVectors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,10 +55,11 @@ def merge_checkpoints(
     """Merge checkpoints of one architecture and write the result, one tensor at a time.
 
     Arithmetic is in float32, whatever the files hold; the result is rounded once. Memory is some
-    four times the largest tensor in float32 for ``linear`` and ``average``, whatever the number of
-    experts; other methods hold the tensor of all K experts and their work on it (``ties`` of two:
-    fifteen times). Tensors that are no floats (buffers of positions) come from
-    the base; configuration, tokenizer and processor too. The folder appears when it is complete.
+    two times the largest tensor in float32, whatever the number of experts, for ``linear``,
+    ``average``, ``slerp``, ``model-stock`` and ``ties`` (which reads the files four times); a few
+    times that tensor for methods that treat the experts apart; others hold the tensor of all K
+    experts and their work on it. Tensors that are no floats (buffers of positions) come from the
+    base; configuration, tokenizer and processor too. The folder appears when it is complete.
 
     A tensor has the same value as in a merge in memory with the same coefficients, to rounding;
     a one-hot row gives that expert bit for bit where the method does.
@@ -74,13 +91,18 @@ def merge_checkpoints(
         for name in names
     }
     to = Path(to)
+    trim = None
+    if isinstance(method, Ties) and method.scope == "model":
+        floats = [name for name in names if base.is_float(name)]
+        trim = trimming(method, floats, base, experts)
     with new_folder(to, mark="merge.json", force=force) as folder:
         announced = {name: (formats[name], base.shape(name)) for name in names}
         with ShardWriter(folder, announced, shard_bytes=shard_bytes) as writer:
             for done, name in enumerate(names):
                 if progress is not None:
                     progress(done, len(names))
-                writer.write(name, _merged(name, base, experts, method, recipe.row(name)))
+                row = recipe.row(name)
+                writer.write(name, _merged(name, base, experts, method, row, trim))
         _write_companions(recipe, base.folder, folder)
         if progress is not None:
             progress(len(names), len(names))
@@ -88,19 +110,11 @@ def merge_checkpoints(
 
 
 def _check_streams(method: MergeMethod) -> None:
-    if isinstance(method, Linear | Average | Slerp):
-        return
-    if isinstance(method, TensorTransform) and getattr(method, "scope", "tensor") == "tensor":
-        return
-    hint = (
-        "set scope = 'tensor', or merge in memory"
-        if isinstance(method, TensorTransform)
-        else "search a problem with it and export the result"
-    )
-    raise ConfigurationError(
-        f"merge method {method.name!r} needs more than one tensor at a time, so it cannot merge "
-        f"checkpoints from disk to disk; {hint}"
-    )
+    if not isinstance(method, Linear | Average | Slerp | Ties | TensorTransform):
+        raise ConfigurationError(
+            f"merge method {method.name!r} needs more than one tensor at a time, so it cannot "
+            "merge checkpoints from disk to disk; search a problem with it and export the result"
+        )
 
 
 def _open(recipe: MergeRecipe, name: str) -> Checkpoint:
@@ -169,49 +183,60 @@ def _merged(
     experts: dict[str, Checkpoint],
     method: MergeMethod,
     row: NDArray[np.float64],
+    trim: Trimming | None,
 ) -> Tensor:
-    import torch
-
     if not base.is_float(name):
         return base.read(name)
-    if isinstance(method, Average):
+    if isinstance(method, Ties):
+        if trim is None:
+            trim = trimming(method, [name], base, experts)
+        return merge_trimmed(name, base, experts, trim, row)
+    if isinstance(method, Average | Slerp):
         row = shares(row[None], method.name)[0]
-    first = _finite(base, name)
-    if isinstance(method, Linear | Average):
+    if isinstance(method, Linear | Average | Slerp):
         if np.count_nonzero(row) == 1 and row.max() == 1:
-            return _finite(list(experts.values())[int(row.argmax())], name)
-        merged = first.clone()
-        for weight, expert in zip(row, experts.values(), strict=True):
-            if weight:
-                merged.add_(_finite(expert, name) - first, alpha=float(weight))
-        return merged
+            finite(base, name)  # a damaged base is named even where it does not count
+            return finite(list(experts.values())[int(row.argmax())], name)
+        if not isinstance(method, Slerp):
+            return merge_added(name, base, experts, row)
+        whole = method.of == "weights"
+        row = method.factors(gram(name, base, experts, whole=whole), row)
+        return merge_added(name, base, experts, row, scale=float(row.sum()) if whole else 1.0)
+    if isinstance(method, ModelStock):
+        step = step_of(gram(name, base, experts, whole=False))
+        return merge_added(name, base, experts, row * step)
+    assert isinstance(method, TensorTransform)
     short = name.removeprefix(_body_prefix(base.folder)) if hasattr(method, "seed") else name
-    layout = ParameterLayout({short: base.shape(name)})
-    place = layout.entries[0].slice
-    flat = torch.zeros(layout.size)
-    flat[place] = first.flatten()
-    deltas = torch.zeros(len(experts), layout.size)
-    residue = []
-    for delta, expert in zip(deltas, experts.values(), strict=True):
-        own = torch.zeros(layout.size)
-        own[place] = _finite(expert, name).flatten()
-        residue.append(TaskVectors.subtract(flat, own, delta))
-    vectors = TaskVectors(layout, tuple(experts), flat, deltas, tuple(residue))
-    merge = method.bind(vectors, layout.partition("model"), static=np.zeros(len(row)))
-    out = merge(row[None], out=torch.empty(layout.size))
-    return out[place].view(base.shape(name))
+    if method.separate:
+        merged = finite(base, name)
+        for (expert, model), weight in zip(experts.items(), row, strict=True):
+            if weight:
+                own = differences(name, base, {expert: model})
+                if not method.changes_nothing:
+                    own = method.rewrite(own, name=short, experts=(expert,))
+                merged.add_(own[0], alpha=float(weight))
+                del own  # before the next is read
+        if method.changes_nothing and np.count_nonzero(row) == 1 and row.max() == 1:
+            return finite(list(experts.values())[int(row.argmax())], name)
+        return merged
+    return _rewritten(name, short, base, experts, method, row)
 
 
-def _finite(model: Checkpoint, name: str) -> Tensor:
-    import torch
-
-    tensor = model.read(name).to(torch.float32)
-    if not bool(tensor.isfinite().all()):
-        raise PoolError(
-            f"{model.role}: tensor {name} holds NaN or infinite values; a merge would spread them, "
-            "so fix or leave out this model"
-        )
-    return tensor
+def _rewritten(
+    name: str,
+    short: str,
+    base: Checkpoint,
+    experts: dict[str, Checkpoint],
+    method: TensorTransform,
+    row: NDArray[np.float64],
+) -> Tensor:
+    """One tensor by a method that sees all experts together."""
+    deltas = differences(name, base, experts)
+    deltas = method.rewrite(deltas, name=short, experts=tuple(experts))
+    merged = finite(base, name)
+    for delta, weight in zip(deltas, row, strict=True):
+        merged.add_(delta, alpha=float(weight))
+    return merged
 
 
 def _write_companions(recipe: MergeRecipe, source: Path, folder: Path) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moofusion.errors import UnknownNameError
+from moofusion.errors import ConfigurationError, UnknownNameError
 from moofusion.problems.merge_problem import MergeProblem
 
 if TYPE_CHECKING:
     from moofusion.weights.export import Exported
     from moofusion.weights.layout import ParameterLayout, Partition
 
-__all__ = ["export_merge", "merge_sources"]
+__all__ = ["export_adapter", "export_merge", "merge_sources"]
 
 Array = NDArray[np.float64]
 
@@ -107,6 +107,87 @@ def export_merge(
         card=card,
         recipe=recipe,
         dtype=dtype,
+        force=force,
+    )
+
+
+def export_adapter(
+    problem: MergeProblem,
+    L: Array,
+    *,
+    x: Array | None = None,
+    task: str,
+    to: Path,
+    how: str = "svd",
+    rank: int | None = None,
+    force: bool = False,
+) -> Path:
+    """Write a merge of LoRA adapters as one adapter that ``peft.PeftModel`` loads.
+
+    Args:
+        problem: A problem whose experts are all adapters.
+        L: Coefficients, shape ``(G, K)``.
+        x: Their decision vector, where they have one.
+        task: Task whose head the adapter carries.
+        to: Folder to write.
+        how: ``"svd"``: the merge by any method, compressed. ``"cat"``: factors one below the
+            other, exact. ``"linear"``: factors added up, as peft does; another model than the one
+            that was measured. The last two are for the merge method ``linear``.
+        rank: Rank for ``"svd"``; by default the ranks of the adapters added up.
+        force: Replace an earlier export.
+
+    Raises:
+        ConfigurationError: `how` does not suit the merge method or the ranks.
+        PoolError: The pool holds full models, or the merge changes more than the adapted layers.
+        UnknownNameError: There is no such task or way.
+        RunError: `to` exists, or cannot be written.
+    """
+    from moofusion.weights.adapter_export import save_adapter
+
+    if task not in problem.task_names:
+        raise UnknownNameError("task", task, problem.task_names)
+    evaluator, space = problem.evaluator, problem.space
+    parameters = {} if x is None else space.parameters(x[None])[0]
+    method = evaluator.method.at(parameters)
+    if how in ("cat", "linear") and method.name != "linear":
+        raise ConfigurationError(
+            f"how={how!r} combines the factors themselves, which is no merge by {method.name!r}; "
+            "use how='svd'"
+        )
+    pool = evaluator.pool
+    rows = {
+        entry.name: space.static if group < 0 else L[group]
+        for entry, group in zip(pool.layout.entries, space.partition.groups, strict=True)
+    }
+    owner = evaluator.module(problem.tasks[problem.task_names.index(task)])
+    sources = merge_sources(problem)
+    exact = {"svd": "compressed to a rank", "cat": "concatenated", "linear": "factors added up"}
+    card = (
+        "---\nlibrary_name: peft\ntags: [merge, moofusion]\n---\n\n"
+        f"# A merge of {', '.join(space.experts)}\n\n"
+        f"LoRA adapters merged with moofusion by {method.sentence}; {exact.get(how)}. The "
+        "coefficients are in `merge.json`.\n"
+    )
+    recipe = {
+        **method.table,
+        "sources": sources,
+        "groups": list(space.partition.names),
+        "members": _members(pool.layout, space.partition),
+        "experts": list(space.experts),
+        "coefficients": L.tolist(),
+        "static": space.static.tolist() if space.partition.has_static else None,
+        "adapter": {"how": how, "rank": rank},
+    }
+    return save_adapter(
+        pool,
+        evaluator.weights(L, parameters=parameters),
+        to=to,
+        head=next(name for name, module in pool.model.modules.items() if module is owner),
+        how=how,
+        rank=rank,
+        coefficients=lambda name: rows[name].tolist(),
+        card=card,
+        recipe=recipe,
         force=force,
     )
 

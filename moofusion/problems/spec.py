@@ -63,6 +63,7 @@ class MergeSpec(Table):
     gamma: float | None = None
     rank: float | None = None
     of: str | None = None
+    norms: str | None = None
     samples: int | None = None
     floor: float | None = None
     alpha: float | None = None

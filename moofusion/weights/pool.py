@@ -11,6 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moofusion.errors import ConfigurationError, PoolError
+from moofusion.weights.adapters import (
+    Adapter,
+    adapted_module,
+    add_,
+    is_adapter,
+    read_adapter,
+    transposed,
+    updates,
+)
 from moofusion.weights.layout import ParameterLayout
 from moofusion.weights.sources import (
     TASK_HEADED,
@@ -40,11 +49,13 @@ class LoadedPool:
         model: The flat buffer and the modules whose parameters are views of it; its module
             ``"base"`` carries the base's own head, the others the head of their expert.
         folders: Where each model came from (None for a module).
+        adapters: The experts that were LoRA adapters.
     """
 
     vectors: TaskVectors
     model: FlatModel
     folders: dict[str, Path | None] = field(default_factory=dict)
+    adapters: dict[str, Adapter] = field(default_factory=dict)
 
     @property
     def layout(self) -> ParameterLayout:
@@ -58,7 +69,9 @@ class ModelPool:
     Args:
         base: Folder, hub id (``owner/name`` or ``owner/name@revision``) or module of the base. Of a
             CLIP model whose experts are vision towers, the vision tower is taken.
-        experts: The same for each expert, by name. At least one.
+        experts: The same for each expert, by name. At least one. Or local folders of LoRA adapters
+            of the base, as peft writes them: the expert is the base with that adapter merged into
+            it, and what the adapter saved whole (``modules_to_save``) is its head.
         heads: What stays outside the merge and belongs to the tasks. ``"auto"``: everything
             outside the body for classifiers (transformers' ``...ForXClassification``), nothing for
             language models and plain modules. ``"none"``: all tensors are merged. Or patterns on
@@ -131,9 +144,17 @@ class ModelPool:
         vectors: list[tuple[Tensor, Tensor]] = []
         modules: dict[str, nn.Module] = {}
         folders: dict[str, Path | None] = {"base": base_folder}
+        adapters: dict[str, Adapter] = {}
         layout: ParameterLayout | None = None
         for index, (name, source) in enumerate(self.experts.items()):
-            expert, folders[name] = self._open(f"expert {name!r}", source)
+            role = f"expert {name!r}"
+            if is_adapter(source):
+                assert isinstance(source, str | Path)
+                adapters[name] = read_adapter(source, role=role)
+                expert = adapted_module(base, adapters[name], role=role)
+                folders[name] = adapters[name].folder
+            else:
+                expert, folders[name] = self._open(role, source)
             tensors = self._merged(expert)
             _check_same_family(name, base, expert, base_folder, folders[name])
             if layout is None:
@@ -152,15 +173,36 @@ class ModelPool:
                 scratch = torch.zeros(layout.size, device=device)
                 _fill(layout, base_tensors, flat_base, "base")
             tensors = {k: v for k, v in tensors.items() if k not in poolers}
+            if name in adapters:  # they have all of the base
+                tensors = {k: tensors[k] for k in base_tensors}
             _check_same_tensors(name, base_tensors, tensors)
-            _fill(layout, tensors, scratch, f"expert {name!r}")
+            _fill(layout, tensors, scratch, role)
+            if name in adapters:
+                self._adapt(layout, expert, adapters[name], scratch, role)
             vectors.append(TaskVectors.subtract(flat_base, scratch, deltas[index]))
             modules[name] = expert
         assert layout is not None
         modules["base"] = base
         task_vectors = TaskVectors(layout, self.names, flat_base, deltas, tuple(vectors))
         model = FlatModel(layout, scratch.copy_(flat_base), modules, self._canonical_names)
-        return LoadedPool(task_vectors, model, folders)
+        return LoadedPool(task_vectors, model, folders, adapters)
+
+    def _adapt(
+        self, layout: ParameterLayout, module: nn.Module, adapter: Adapter, flat: Tensor, role: str
+    ) -> None:
+        """Add an adapter to flat weights of its base, one tensor at a time."""
+        names = self._canonical_names(module)
+        entries = {entry.name: entry for entry in layout.entries}
+        for full, factors in updates(module, adapter, role=role).items():
+            entry = entries.get(names.get(full, ""))
+            if entry is None:
+                raise PoolError(
+                    f"{role}: the adapter changes {full}, which is not merged (heads="
+                    f"{self.heads!r}); with heads='none' everything is"
+                )
+            layer = module.get_submodule(full.removesuffix(".weight"))
+            place = flat[entry.slice].view(entry.shape)
+            add_(place, factors, transpose=transposed(layer))
 
     def _open(self, role: str, source: str | Path | nn.Module) -> tuple[nn.Module, Path | None]:
         tower = None
@@ -196,17 +238,23 @@ class ModelPool:
 
     def _experts_are_headed(self) -> bool:
         """Whether the first expert keeps a task head."""
-        source = next(iter(self.experts.values()))
+        source = self._first_full()
         if not isinstance(source, str | Path):
             return _is_headed(source)
         return bool(TASK_HEADED.search(self._first_class()))
 
+    def _first_full(self) -> str | Path | nn.Module:
+        """The first expert that is a model of its own; the base, where all are adapters."""
+        full = (source for source in self.experts.values() if not is_adapter(source))
+        return next(full, self.base)
+
     def _first_class(self) -> str:
         """Class of the first expert, read from its configuration alone."""
-        name, source = next(iter(self.experts.items()))
+        source = self._first_full()
         if not isinstance(source, str | Path):
             return type(source).__name__
-        role = f"expert {name!r}"
+        name = next((n for n, own in self.experts.items() if own is source), "base")
+        role = "base" if name == "base" else f"expert {name!r}"
         folder = find_folder(source, role=role, allow_pickle=self.allow_pickle)
         return architecture(folder, role=role)
 

@@ -170,8 +170,9 @@ def architecture(folder: Path, *, role: str) -> str:
 
     if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
         raise PoolError(
-            f"{role}: {folder} holds a LoRA adapter, not a full model; merge it into its base "
-            "first (peft: `model.merge_and_unload().save_pretrained(...)`)"
+            f"{role}: {folder} holds a LoRA adapter, not a full model; adapters can be experts of "
+            "a pool, from local folders. Else merge it into its base first (peft: "
+            "`model.merge_and_unload().save_pretrained(...)`)"
         )
     if not (folder / "config.json").exists():
         raise PoolError(f"{role}: {folder} has no config.json, so its architecture is unknown")

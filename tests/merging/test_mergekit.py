@@ -68,6 +68,7 @@ def test_methods_without_task_vectors():
     t = [{"filter": "mlp", "value": 0.3}, {"value": 0.6}]
     found = from_mergekit(slerp | {"parameters": {"t": t}})
     assert found.experts == {"start": "b", "x": "some/x"}
+    assert found.merge == {"method": "slerp", "norms": "own"}
     assert found.row("a.mlp.w").tolist() == [0.7, 0.3]
     assert found.row("a.attn.w").tolist() == [0.4, 0.6]
 
@@ -111,6 +112,12 @@ def test_unknown_methods_and_different_densities():
         config("linear", weights=(1.0, 3.0), base=None),
         config("karcher", base=None),
         config("model_stock"),
+        {
+            "merge_method": "slerp",
+            "base_model": "b",
+            "models": [{"model": "b"}, {"model": "some/x"}],
+            "parameters": {"t": [{"filter": "mlp", "value": 0.25}, {"value": 0.5}]},
+        },
     ],
     ids=lambda c: c["merge_method"],
 )
@@ -126,6 +133,11 @@ def test_there_and_back_is_the_same_recipe(given):
         ({"merge": {"method": "iso"}}, "no counterpart of Iso"),
         ({"merge": {"method": "ties"}}, "no counterpart of Ties"),
         ({"merge": {"method": "ties", "scope": "tensor"}, "coefficients": {"x": 1.0}}, "equal"),
+        ({"merge": {"method": "slerp"}, "coefficients": {"x": 1.0, "y": 2.0}}, "norms = "),
+        (
+            {"merge": {"method": "slerp", "norms": "own"}, "experts": dict.fromkeys("xyz", "m")},
+            "joins two models, not 3",
+        ),
         ({"groups": [{"match": "a.?", "coefficients": {"x": 1.0}}]}, "not of the form"),
     ],
 )

@@ -12,15 +12,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from moofusion.errors import ConfigurationError, PoolError, RunError
-from moofusion.merging import METHODS, make_method
+from moofusion.merging import METHODS, make_method, pieces
+from moofusion.merging.methods import Ties
 from moofusion.merging.recipe import MergeRecipe, read_recipe
 from moofusion.merging.streaming import merge_checkpoints
 from moofusion.weights import ModelPool
+from moofusion.weights.shards import Checkpoint
 
 NAMES = ("a", "b", "c")
 L = {"a": 0.4, "b": 0.25, "c": 0.1}
-STREAMED = [name for name in METHODS if name not in ("fisher", "regmean", "ties")]
-MERGES = [{"method": name} for name in STREAMED] + [{"method": "ties", "scope": "tensor"}]
+STREAMED = [name for name in METHODS if name not in ("fisher", "regmean")]
+MERGES = [{"method": name} for name in STREAMED]
+MERGES += [{"method": "ties", "scope": "tensor"}, {"method": "slerp", "of": "task-vectors"}]
+MERGES += [{"method": "slerp", "norms": "own"}]
+MERGES += [{"method": "ties", "density": density} for density in (0.03, 0.5, 1.0)]
+MERGES += [{"method": "dare", "elect": True}, {"method": "della", "elect": False}]
+MERGES += [{"method": "breadcrumbs", "elect": True}, {"method": "low-rank", "rank": 1.0}]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +66,7 @@ def loaded(folder):
     return ModelPool(folder / "base", {n: folder / n for n in NAMES}, heads="none").load()
 
 
-@pytest.mark.parametrize("merge", MERGES, ids=lambda merge: merge["method"])
+@pytest.mark.parametrize("merge", MERGES, ids=str)
 def test_every_method_gives_what_it_gives_in_memory(folder, loaded, tmp_path, merge):
     merge_checkpoints(recipe(folder, merge), tmp_path / "out", shard_bytes=6000)
     state = read(tmp_path / "out")
@@ -71,6 +78,23 @@ def test_every_method_gives_what_it_gives_in_memory(folder, loaded, tmp_path, me
     for entry in layout.entries:
         found = state.get(entry.name, state.get(f"model.{entry.name}"))
         assert torch.allclose(found.flatten(), flat[entry.slice], atol=1e-6), entry.name
+
+
+@pytest.mark.parametrize("scope", ["model", "tensor"])
+@pytest.mark.parametrize("entries", [1000, 1 << 22])
+def test_thresholds_are_exact_whatever_the_pieces(folder, monkeypatch, scope, entries):
+    monkeypatch.setattr(pieces, "_ENTRIES", entries)
+    models = {n: Checkpoint(folder / n, role=n) for n in ("base", *NAMES)}
+    base = models.pop("base")
+    names = base.names if scope == "model" else base.names[:1]
+    deltas = [
+        torch.cat([(m.read(n) - base.read(n)).flatten() for n in names]) for m in models.values()
+    ]
+    for density in (1e-9, 0.03, 0.5, 1.0):
+        keep = max(1, int(density * len(deltas[0])))
+        expected = tuple(float(d.abs().sort(descending=True).values[keep - 1]) for d in deltas)
+        found = pieces.trimming(Ties(density=density), names, base, models)
+        assert found.thresholds == expected
 
 
 def test_transformers_reads_the_result_and_the_tie_holds(folder, tmp_path):
@@ -263,7 +287,7 @@ def test_what_does_not_fit_is_named(folder, tmp_path):
     ("merge", "words"),
     [
         ({"method": "fisher"}, "'fisher' needs more than one tensor .* export the result"),
-        ({"method": "ties"}, "'ties' needs more than one tensor .* set scope = 'tensor'"),
+        ({"method": "regmean"}, "'regmean' needs more than one tensor .* export the result"),
     ],
 )
 def test_methods_that_need_more_are_refused(folder, tmp_path, merge, words):

@@ -253,7 +253,9 @@ def test_an_empty_folder(base, tmp_path):
 def test_an_adapter(base, tmp_path):
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
-    _refused(base, tmp_path / "lora", "expert 'cats'", "LoRA adapter", "merge_and_unload")
+    _refused(base, tmp_path / "lora", "expert 'cats'", "no adapter_model.safetensors")
+    with pytest.raises(PoolError, match=r"base: .* holds a LoRA adapter, not a full model"):
+        ModelPool(tmp_path / "lora", {"cats": base}).load()
 
 
 @pytest.mark.parametrize("source", ["./nowhere", "/no/such/folder", "a/b/c", "what is this"])

@@ -163,6 +163,11 @@ class TensorTransform(TaskVectorTransform):
         """Whether these parameters leave the task vectors as they are."""
         return False
 
+    @property
+    def separate(self) -> bool:
+        """Whether the rewritten task vector of an expert does not depend on the other experts."""
+        return False
+
     def __call__(self, vectors: TaskVectors) -> TaskVectors:
         """Rewrite tensor by tensor: memory is that of the new task vectors and one tensor."""
         if self.changes_nothing:

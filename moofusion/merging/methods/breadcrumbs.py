@@ -59,6 +59,11 @@ class Breadcrumbs(TensorTransform):
         """Whether everything stays."""
         return self.density == 1 and not self.elect
 
+    @property
+    def separate(self) -> bool:
+        """Whether each expert is rewritten by itself."""
+        return not self.elect
+
     def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
         """Mask both tails of one tensor."""
         for row in deltas:

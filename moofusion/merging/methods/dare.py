@@ -56,6 +56,11 @@ class Dare(TensorTransform):
         """Whether everything stays."""
         return self.density == 1 and not self.elect
 
+    @property
+    def separate(self) -> bool:
+        """Whether each expert is rewritten by itself."""
+        return not self.elect
+
     def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
         """Drop and rescale one tensor."""
         for row, expert in zip(deltas, experts, strict=True):

@@ -68,6 +68,11 @@ class Della(TensorTransform):
         ranks = rows.abs().argsort(dim=1, stable=True).argsort(dim=1, stable=True)
         return (self.density + self.epsilon * ((ranks + 0.5) / n - 0.5)).view(delta.shape)
 
+    @property
+    def separate(self) -> bool:
+        """Whether each expert is rewritten by itself."""
+        return not self.elect
+
     def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
         """Drop, rescale and elect within one tensor."""
         for row, expert in zip(deltas, experts, strict=True):

@@ -49,6 +49,11 @@ class LowRank(TensorTransform):
         """Whether every singular value stays."""
         return self.rank == 1
 
+    @property
+    def separate(self) -> bool:
+        """Whether each expert is rewritten by itself."""
+        return True
+
     def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
         """Truncate one tensor."""
         if deltas.dim() != 3:

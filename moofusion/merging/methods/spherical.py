@@ -19,7 +19,10 @@ __all__ = ["Slerp"]
 
 Array = NDArray[np.float64]
 _CHOICES = ("weights", "task-vectors")
+_NORMS = ("interpolated", "own")
 _ROUNDS = 100
+# mergekit's DOT_THRESHOLD and eps.
+_PARALLEL, _ZERO = 0.9995, 1e-8
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class Slerp(MergeMethod):
     has the direction of their weighted Karcher mean, the u that minimizes
     ``sum_k w_k angle(u, v_k)^2`` (Buss & Fillmore 2001; for two experts the great circle,
     ``sin((1 - t) phi) v_1 + sin(t phi) v_2`` over ``sin(phi)``), and the norm
-    ``sum_k w_k |v_k|``. mergekit's ``karcher`` scales likewise; its ``slerp`` does not
-    interpolate norms, and joins nearly parallel tensors by a line.
+    ``sum_k w_k |v_k|``. mergekit's ``karcher`` scales likewise. Its ``slerp`` is ``norms="own"``
+    here: the factors of the directions are applied to the tensors as they are, so that norms add up
+    as they come, and tensors whose cosine is beyond 0.9995 are joined by a line.
 
     Not linear in the coefficients and without gradient. Biases, norms and embeddings are tensors
     like all others; one in which an expert is all zero is averaged. One-hot coefficients give that
@@ -40,6 +44,8 @@ class Slerp(MergeMethod):
     Args:
         of: The points: the ``"weights"`` themselves, without the base, or the ``"task-vectors"``,
             which are then added to the base.
+        norms: ``"interpolated"``, or ``"own"`` as in mergekit 0.1.5 (mergekit/merge_methods/
+            slerp.py), which has it for two models.
 
     Example:
         >>> from moofusion.weights import ParameterLayout
@@ -57,9 +63,23 @@ class Slerp(MergeMethod):
     paper: ClassVar[str] = "Shoemake 1985; Buss & Fillmore 2001"
 
     of: str = "weights"
+    norms: str = "interpolated"
 
     def __post_init__(self) -> None:
         check_choice("of", self.of, _CHOICES)
+        check_choice("norms", self.norms, _NORMS)
+
+    def factors(self, gram: Array, weights: Array) -> Array:
+        """Factors ``(K,)`` of the points, from their products ``(K, K)`` and weights ``(K,)``."""
+        if self.norms == "interpolated":
+            return spherical_mean(gram, weights)
+        norms = np.sqrt(np.diag(gram))
+        norms[norms <= _ZERO] = 1.0
+        cosines = np.clip(gram / np.outer(norms, norms), -1, 1)
+        np.fill_diagonal(cosines, 1)
+        if np.abs(cosines).min() > _PARALLEL:
+            return weights
+        return spherical_mean(cosines, weights)
 
     def bind(
         self,
@@ -70,21 +90,22 @@ class Slerp(MergeMethod):
         statistics: Statistics | None = None,
     ) -> Merge:
         """The spherical mean of these experts."""
-        return _SphericalMerge(vectors, partition, static=static, whole=self.of == "weights")
+        return _SphericalMerge(self, vectors, partition, static=static)
 
 
 class _SphericalMerge:
     """The mean lies in the span of the experts, so all it takes is their products, once."""
 
     def __init__(
-        self, vectors: TaskVectors, partition: Partition, *, static: Array, whole: bool
+        self, method: Slerp, vectors: TaskVectors, partition: Partition, *, static: Array
     ) -> None:
-        self.vectors, self.partition, self.whole = vectors, partition, whole
+        self.method, self.vectors, self.partition = method, vectors, partition
+        self.whole = method.of == "weights"
         self.static = shares(static[None], Slerp.name)
         self._grams = []
         for entry in vectors.layout.entries:
             rows = vectors.deltas[:, entry.slice].double()
-            if whole:
+            if self.whole:
                 rows += vectors.base[entry.slice].double()
             self._grams.append((rows @ rows.T).cpu().numpy())
 
@@ -95,7 +116,7 @@ class _SphericalMerge:
         for entry, group, gram in zip(
             self.vectors.layout.entries, self.partition.groups, self._grams, strict=True
         ):
-            factors = spherical_mean(gram, weights[group])
+            factors = self.method.factors(gram, weights[group])
             row = torch.as_tensor(factors, dtype=base.dtype, device=base.device)
             part = entry.slice
             torch.addmv(

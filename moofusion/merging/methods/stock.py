@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from moofusion.merging.methods.base import TensorTransform
@@ -28,6 +29,7 @@ class ModelStock(TensorTransform):
     other tensor. One-hot coefficients do not give the expert back.
 
     Example:
+        >>> import torch
         >>> deltas = torch.tensor([[1.0, 0.0], [0.6, 0.8]])  # the cosine is 0.6, so t is 0.75
         >>> ModelStock().rewrite(deltas, name="w", experts=("a", "b")).sum(0)
         tensor([0.6000, 0.3000])
@@ -39,10 +41,18 @@ class ModelStock(TensorTransform):
 
     def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
         """Scale the differences of one tensor."""
-        K = len(deltas)
-        if K == 1:
-            return deltas
-        rows = torch.nn.functional.normalize(deltas.flatten(1).double(), dim=1)
-        cosine = float((rows.sum(0).square().sum() - rows.square().sum()) / (K * (K - 1)))
-        cosine = min(max(cosine, 0.0), 1.0)
-        return deltas.mul_(cosine / (1 + (K - 1) * cosine))
+        rows = deltas.flatten(1).double()
+        return deltas.mul_(step_of((rows @ rows.T).cpu().numpy()))
+
+
+def step_of(gram: NDArray[np.float64]) -> float:
+    """The factor ``t / K`` of task vectors with these products ``(K, K)``."""
+    K = len(gram)
+    if K == 1:
+        return 1.0
+    norms = np.sqrt(np.diag(gram))
+    scale = np.outer(norms, norms)
+    cosines = np.divide(gram, scale, out=np.zeros_like(gram), where=scale > 0)
+    cosine = float((cosines.sum() - np.trace(cosines)) / (K * (K - 1)))
+    cosine = min(max(cosine, 0.0), 1.0)
+    return cosine / (1 + (K - 1) * cosine)

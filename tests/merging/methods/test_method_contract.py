@@ -15,6 +15,7 @@ EXACT = [
     {"method": "low-rank", "rank": 1.0},
     {"method": "slerp"},
     {"method": "slerp", "of": "task-vectors"},
+    {"method": "slerp", "norms": "own"},
     {"method": "fisher", "samples": 20},
     {"method": "regmean", "samples": 20},
 ]

@@ -81,6 +81,28 @@ def test_two_experts_are_joined_by_the_great_circle():
         assert np.allclose(value.ravel(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("noise", [0.01, 1.0], ids=["line", "arc"])
+def test_own_norms_are_the_formula_of_mergekit(noise):
+    """Its slerp applies the factors of the unit vectors to the tensors, or joins by a line."""
+    vectors, t = models(2), 0.3
+    vectors.deltas[1] = 3 * (vectors.base + vectors.deltas[0]) - vectors.base
+    vectors.deltas[1] += noise * vectors.deltas[1].roll(7)
+    shifted = TaskVectors.build(
+        LAYOUT, vectors.names, vectors.base, [vectors.base + d for d in vectors.deltas]
+    )
+    found = tensors(merged(Slerp(norms="own"), shifted, np.array([[1 - t, t]])))
+    a, b = experts(shifted)
+    for name, value in found.items():
+        p, q = a[name].astype(float), b[name].astype(float)
+        cosine = np.sum(p * q) / np.linalg.norm(p) / np.linalg.norm(q)
+        assert (cosine > 0.9995) == (noise < 0.1)
+        angle = np.arccos(cosine)
+        factors = np.array([np.sin((1 - t) * angle), np.sin(t * angle)]) / np.sin(angle)
+        if noise < 0.1:
+            factors = np.array([1 - t, t])
+        assert np.allclose(value, factors[0] * p + factors[1] * q, atol=1e-5)
+
+
 def test_the_mean_of_more_is_where_their_pulls_cancel():
     vectors = models(3)
     found = tensors(merged(Slerp(), vectors))

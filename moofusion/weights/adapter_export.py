@@ -1,0 +1,224 @@
+"""Merged LoRA adapters as one adapter: summed, concatenated, or compressed to a rank."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from moofusion.errors import ConfigurationError, PoolError, UnknownNameError
+from moofusion.weights.adapters import Adapter, Factors, transposed, updates
+from moofusion.weights.folders import copy_companions, new_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from moofusion.weights.pool import LoadedPool
+
+__all__ = ["COMBINATIONS", "combine", "compress", "save_adapter"]
+
+#: Ways to write a merge of adapters as an adapter.
+COMBINATIONS = ("svd", "cat", "linear")
+
+_WEIGHTS = "adapter_model.safetensors"
+
+
+def combine(factors: Sequence[Factors], row: Sequence[float], how: str) -> tuple[Tensor, Tensor]:
+    """Factors A ``(r, inputs)`` and B ``(outputs, r)``, with scale 1, of adapters of one layer.
+
+    Args:
+        factors: Of each adapter that changes the layer.
+        row: Their coefficients.
+        how: ``"cat"``: one below the other, exact, the ranks add up. ``"linear"``: sums of the A
+            and of the B, with the roots of coefficient times scale (peft's ``"linear"``); cross
+            terms ``B_i A_j`` make it another model than the merge of the weights.
+
+    Raises:
+        ConfigurationError: ``"linear"`` with different ranks.
+
+    Example:
+        >>> one = Factors(torch.ones(1, 2), torch.ones(3, 1), 2.0)
+        >>> A, B = combine([one, one], [0.5, 0.25], "cat")
+        >>> (B @ A)[0]
+        tensor([1.5000, 1.5000])
+    """
+    steps = [float(weight) * one.scale for weight, one in zip(row, factors, strict=True)]
+    if how == "cat":
+        parts = [one.A * step for one, step in zip(factors, steps, strict=True)]
+        return torch.cat(parts), torch.cat([one.B for one in factors], dim=1)
+    ranks = [one.rank for one in factors]
+    if len(set(ranks)) > 1:
+        raise ConfigurationError(
+            f"how='linear' adds factors up, so they must have one rank; got ranks {ranks}. Use "
+            "'cat' (exact) or 'svd'"
+        )
+    A, B = torch.zeros_like(factors[0].A), torch.zeros_like(factors[0].B)
+    for one, step in zip(factors, steps, strict=True):
+        root = math.sqrt(abs(step))
+        A += math.copysign(root, step) * one.A
+        B += root * one.B
+    return A, B
+
+
+def compress(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The factors A and B of the best approximation of a matrix in the Frobenius norm.
+
+    Args:
+        delta: Shape ``(outputs, inputs)``.
+        rank: Largest rank.
+
+    Example:
+        >>> A, B = compress(torch.ones(3, 2), 1)
+        >>> bool(torch.allclose(B @ A, torch.ones(3, 2), atol=1e-6))
+        True
+    """
+    U, S, Vh = torch.linalg.svd(delta, full_matrices=False)
+    return Vh[:rank], U[:, :rank] * S[:rank]
+
+
+def save_adapter(
+    pool: LoadedPool,
+    weights: Tensor,
+    *,
+    to: Path,
+    head: str,
+    how: str = "svd",
+    rank: int | None = None,
+    coefficients: Callable[[str], Sequence[float]] | None = None,
+    card: str,
+    recipe: Mapping[str, Any],
+    force: bool = False,
+) -> Path:
+    """Write a merge of a pool of adapters as an adapter that ``peft.PeftModel`` loads.
+
+    Scales are folded into the factors (``lora_alpha = r``); layers of smaller rank are filled up
+    with zeros. What the adapter of the head saved whole (its classifier) is written with it.
+
+    Args:
+        pool: All its experts are adapters.
+        weights: Flat merged weights, shape ``(D,)``.
+        to: Folder to write.
+        head: Module of the pool whose head the adapter carries.
+        how: One of :data:`COMBINATIONS`; ``"svd"`` takes the difference of `weights` to the base,
+            of any method, one tensor at a time.
+        rank: Rank for ``"svd"``; by default the ranks of the adapters added up, which is exact for
+            linear merges.
+        coefficients: For ``"cat"`` and ``"linear"``, the row ``(K,)`` by name of the tensor.
+        card: Written as README.md.
+        recipe: Written as ``merge.json``.
+        force: Replace an earlier export.
+
+    Raises:
+        PoolError: An expert is no adapter, or the merge changes more than the adapted layers.
+        ConfigurationError: `how` does not suit the ranks, or `rank` is no positive number.
+        UnknownNameError: There is no such way or head.
+        RunError: `to` exists, or cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    _check(pool, head, how, rank)
+    module = pool.model.modules[head]
+    # The base has the layers of all adapters; their full names are those of the head's module.
+    found = {n: updates(module, a, role=f"expert {n!r}") for n, a in pool.adapters.items()}
+    names = {short: full for full, short in _merged_names(pool, module).items()}
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    for entry in pool.layout.entries:
+        full = names[entry.name]
+        own = {name: layers[full] for name, layers in found.items() if full in layers}
+        delta = (weights[entry.slice] - pool.vectors.base[entry.slice]).cpu()
+        if not own:
+            size = float(pool.vectors.base[entry.slice].abs().max())
+            if float(delta.abs().max()) > 1e-5 * size:
+                raise PoolError(
+                    f"the merge changes {full}, which no adapter has factors for; export the whole "
+                    "model instead"
+                )
+            continue
+        if how == "svd":
+            layer = module.get_submodule(full.removesuffix(".weight"))
+            matrix = delta.view(entry.shape).flatten(1)
+            most = sum(one.rank for one in own.values()) if rank is None else rank
+            pairs[full] = compress(matrix.T if transposed(layer) else matrix, most)
+        else:
+            assert coefficients is not None
+            row = dict(zip(pool.vectors.names, coefficients(entry.name), strict=True))
+            pairs[full] = combine(list(own.values()), [row[name] for name in own], how)
+    r = max(len(A) for A, _ in pairs.values())
+    tensors: dict[str, Tensor] = {}
+    for full, (A, B) in pairs.items():
+        tensors |= _stored(full.removesuffix(".weight"), module, A, B, r)
+    carried = pool.adapters.get(head)
+    kept = {} if carried is None else carried.saved
+    tensors |= {f"base_model.model.{name}": value for name, value in kept.items()}
+    config = _config(pool, module, carried, pairs, r)
+    with new_folder(to, mark="merge.json", force=force) as folder:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / _WEIGHTS)
+        for file, table in (("adapter_config.json", config), ("merge.json", recipe)):
+            (folder / file).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        source = pool.folders.get(head) or pool.folders.get("base")
+        if source is not None:
+            copy_companions(source, folder)
+    return to
+
+
+def _check(pool: LoadedPool, head: str, how: str, rank: int | None) -> None:
+    if how not in COMBINATIONS:
+        raise UnknownNameError("combination", how, COMBINATIONS)
+    if head not in pool.model.modules:
+        raise UnknownNameError("head", head, pool.model.modules)
+    full = [name for name in pool.vectors.names if name not in pool.adapters]
+    if full:
+        raise PoolError(
+            f"expert {full[0]!r} is a full model; only a pool of adapters is exported as an adapter"
+        )
+    if rank is not None and (how != "svd" or not isinstance(rank, int) or rank < 1):
+        raise ConfigurationError(f"rank={rank!r}: a positive whole number, with how='svd' alone")
+
+
+def _merged_names(pool: LoadedPool, module: nn.Module) -> dict[str, str]:
+    """Full names of the shared parameters of a module, to their names in the layout."""
+    shared = pool.model.merged_names()
+    return {n: shared[id(p)] for n, p in module.named_parameters() if id(p) in shared}
+
+
+def _stored(layer: str, module: nn.Module, A: Tensor, B: Tensor, r: int) -> dict[str, Tensor]:
+    """The factors of a layer as peft stores them, filled up to rank `r`."""
+    from torch import nn
+
+    owner = module.get_submodule(layer)
+    A = nn.functional.pad(A, (0, 0, 0, r - len(A)))
+    B = nn.functional.pad(B, (0, r - B.shape[1]))
+    start = f"base_model.model.{layer}.lora_"
+    if isinstance(owner, nn.Embedding):
+        return {f"{start}embedding_A": A, f"{start}embedding_B": B}
+    weight: Any = owner.weight
+    kernel = tuple(weight.shape[2:])
+    A, B = A.reshape(r, -1, *kernel), B.reshape(-1, r, *(1 for _ in kernel))
+    return {f"{start}A.weight": A, f"{start}B.weight": B}
+
+
+def _config(
+    pool: LoadedPool, module: nn.Module, carried: Adapter | None, layers: Mapping[str, Any], r: int
+) -> dict[str, Any]:
+    own = carried or next(iter(pool.adapters.values()))
+    base = pool.folders.get("base")
+    layer_names = sorted(full.removesuffix(".weight") for full in layers)
+    conv = any(type(module.get_submodule(name)).__name__ == "Conv1D" for name in layer_names)
+    return {
+        "peft_type": "LORA",
+        "task_type": own.config.get("task_type"),
+        "base_model_name_or_path": str(base or own.config.get("base_model_name_or_path") or ""),
+        "r": r,
+        "lora_alpha": r,
+        "lora_dropout": 0.0,
+        "target_modules": layer_names,
+        "modules_to_save": own.config.get("modules_to_save") if carried else None,
+        "fan_in_fan_out": conv,
+        "bias": "none",
+        "inference_mode": True,
+    }
