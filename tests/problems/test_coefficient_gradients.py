@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from moofusion.merging import make_space
 from moofusion.problems.evaluator import Evaluator
-from moofusion.tasks import Task
+from moofusion.tasks import Task, TensorClassification
 from moofusion.weights import ParameterLayout, TaskVectors
 from moofusion.weights.flat import FlatModel
 from moofusion.weights.pool import LoadedPool
@@ -20,7 +20,7 @@ NAMES = ("a", "b", "c")
 class _Double(Task):
     """Cross-entropy that stays in double precision."""
 
-    metrics = tiny.TensorClassification.metrics
+    metrics = TensorClassification.metrics
 
     def __init__(self, name, seed):
         super().__init__(name)
