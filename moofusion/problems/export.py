@@ -13,6 +13,9 @@ from moofusion.errors import ConfigurationError, UnknownNameError
 from moofusion.problems.merge_problem import MergeProblem
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from moofusion.merging import MergeMethod
     from moofusion.weights.export import Exported
     from moofusion.weights.layout import ParameterLayout, Partition
 
@@ -57,14 +60,11 @@ def export_merge(
     from moofusion.weights.card import model_card
     from moofusion.weights.export import export_checkpoint
 
-    if task not in problem.task_names:
-        raise UnknownNameError("task", task, problem.task_names)
     evaluator, space = problem.evaluator, problem.space
+    head, owner = _carrier(problem, task)
     parameters = {} if x is None else space.parameters(x[None])[0]
     method = evaluator.method.at(parameters)
-    owner = evaluator.module(problem.tasks[problem.task_names.index(task)])
     modules = evaluator.pool.model.modules
-    head = next(name for name, module in modules.items() if module is owner)
     heads = [n for n, m in modules.items() if n != "base" and evaluator.pool.model.head_names(m)]
     sources = merge_sources(problem)
     card = model_card(
@@ -85,14 +85,8 @@ def export_merge(
         found=found,
     )
     recipe = {
-        **method.table,
-        "sources": sources,
+        **_merge_recipe(problem, method, L),
         "space": repr(space),
-        "groups": list(space.partition.names),
-        "members": _members(evaluator.pool.layout, space.partition),
-        "experts": list(space.experts),
-        "coefficients": L.tolist(),
-        "static": space.static.tolist() if space.partition.has_static else None,
         "decision_vector": None if x is None else x.tolist(),
         "metrics": metrics,
         "chosen": chosen,
@@ -144,9 +138,8 @@ def export_adapter(
     """
     from moofusion.weights.adapter_export import save_adapter
 
-    if task not in problem.task_names:
-        raise UnknownNameError("task", task, problem.task_names)
     evaluator, space = problem.evaluator, problem.space
+    head, _ = _carrier(problem, task)
     parameters = {} if x is None else space.parameters(x[None])[0]
     method = evaluator.method.at(parameters)
     if how in ("cat", "linear") and method.name != "linear":
@@ -159,8 +152,6 @@ def export_adapter(
         entry.name: space.static if group < 0 else L[group]
         for entry, group in zip(pool.layout.entries, space.partition.groups, strict=True)
     }
-    owner = evaluator.module(problem.tasks[problem.task_names.index(task)])
-    sources = merge_sources(problem)
     exact = {"svd": "compressed to a rank", "cat": "concatenated", "linear": "factors added up"}
     card = (
         "---\nlibrary_name: peft\ntags: [merge, moofusion]\n---\n\n"
@@ -168,21 +159,12 @@ def export_adapter(
         f"LoRA adapters merged with moofusion by {method.sentence}; {exact.get(how)}. The "
         "coefficients are in `merge.json`.\n"
     )
-    recipe = {
-        **method.table,
-        "sources": sources,
-        "groups": list(space.partition.names),
-        "members": _members(pool.layout, space.partition),
-        "experts": list(space.experts),
-        "coefficients": L.tolist(),
-        "static": space.static.tolist() if space.partition.has_static else None,
-        "adapter": {"how": how, "rank": rank},
-    }
+    recipe = {**_merge_recipe(problem, method, L), "adapter": {"how": how, "rank": rank}}
     return save_adapter(
         pool,
         evaluator.weights(L, parameters=parameters),
         to=to,
-        head=next(name for name, module in pool.model.modules.items() if module is owner),
+        head=head,
         how=how,
         rank=rank,
         coefficients=lambda name: rows[name].tolist(),
@@ -190,6 +172,30 @@ def export_adapter(
         recipe=recipe,
         force=force,
     )
+
+
+def _carrier(problem: MergeProblem, task: str) -> tuple[str, nn.Module]:
+    """Module with the head of that task, and its name in the pool."""
+    if task not in problem.task_names:
+        raise UnknownNameError("task", task, problem.task_names)
+    evaluator = problem.evaluator
+    owner = evaluator.module(problem.tasks[problem.task_names.index(task)])
+    modules = evaluator.pool.model.modules
+    return next(name for name, module in modules.items() if module is owner), owner
+
+
+def _merge_recipe(problem: MergeProblem, method: MergeMethod, L: Array) -> dict[str, Any]:
+    """What decides the weights: method, sources, groups and coefficients."""
+    space = problem.evaluator.space
+    return {
+        **method.table,
+        "sources": merge_sources(problem),
+        "groups": list(space.partition.names),
+        "members": _members(problem.evaluator.pool.layout, space.partition),
+        "experts": list(space.experts),
+        "coefficients": L.tolist(),
+        "static": space.static.tolist() if space.partition.has_static else None,
+    }
 
 
 def _members(layout: ParameterLayout, partition: Partition) -> dict[str, list[str]]:
