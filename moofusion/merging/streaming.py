@@ -151,12 +151,17 @@ def _common_names(base: Checkpoint, experts: dict[str, Checkpoint]) -> tuple[str
     return tuple(names)
 
 
+def _config(folder: Path) -> dict[str, Any]:
+    """The configuration of a checkpoint; empty where it cannot be read."""
+    try:
+        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
 def _tied_output(folder: Path) -> str | None:
     """Name of the output layer if the configuration ties it to the embedding."""
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    config = _config(folder)
     # GPT-2 and others tie by default and do not write it down.
     tied = config.get("tie_word_embeddings", config.get("model_type") in ("gpt2", "t5", "bart"))
     return "lm_head.weight" if tied else None
@@ -170,9 +175,8 @@ def _body_prefix(folder: Path) -> str:
     import transformers
 
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        model: Any = getattr(transformers, config["architectures"][0])
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError):
+        model: Any = getattr(transformers, _config(folder)["architectures"][0])
+    except (KeyError, IndexError, TypeError, AttributeError):
         return ""  # a checkpoint of another library
     return f"{model.base_model_prefix}."
 

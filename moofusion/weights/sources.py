@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moofusion.errors import PoolError
+from moofusion.weights.adapters import is_adapter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -168,7 +169,7 @@ def architecture(folder: Path, *, role: str) -> str:
     """
     import transformers
 
-    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+    if is_adapter(folder):
         raise PoolError(
             f"{role}: {folder} holds a LoRA adapter, not a full model; adapters can be experts of "
             "a pool, from local folders. Else merge it into its base first (peft: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from moofusion.algorithms.map.design import (
     shell,
 )
 from moofusion.errors import ConfigurationError
-from moofusion.surrogates import n_parameters
 
 __all__ = ["MAP"]
 
@@ -67,6 +66,9 @@ class MAP(SurrogateAlgorithm):
         (10, 2)
     """
 
+    # The default design takes at most this part of the budget: one in so many evaluations.
+    _design_part: ClassVar[int] = 2
+
     def __init__(
         self,
         *,
@@ -102,10 +104,9 @@ class MAP(SurrogateAlgorithm):
         return self._front(done - size)
 
     def _design_size(self) -> int:
-        n = self.problem.n_var
         size = self.n_samples
         if size is None:
-            size = default_samples(n, self.budget or 4 * n_parameters(n))
+            size = default_samples(self.problem.n_var, self.budget, part=self._design_part)
         return size if self.budget is None else min(size, self.budget)
 
     def _designed(self, count: int) -> Array:

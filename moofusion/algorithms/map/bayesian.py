@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,6 @@ from moofusion.algorithms.map.algorithm import MAP
 from moofusion.algorithms.map.core import Search
 from moofusion.algorithms.map.design import candidate_points
 from moofusion.errors import ConfigurationError, UnknownNameError
-from moofusion.surrogates import n_parameters
 
 __all__ = ["BayesianMAP"]
 
@@ -56,6 +55,8 @@ class BayesianMAP(MAP):
         10
     """
 
+    _design_part: ClassVar[int] = 3
+
     def __init__(
         self,
         *,
@@ -77,14 +78,6 @@ class BayesianMAP(MAP):
         if not (np.isfinite(optimism) and optimism >= 0):
             raise ConfigurationError(f"optimism must be a number >= 0, got {optimism}")
         self.optimism, self.scheme = float(optimism), scheme
-
-    def _design_size(self) -> int:
-        if self.n_samples is not None:
-            return super()._design_size()
-        n = self.problem.n_var
-        budget = self.budget or 3 * n_parameters(n)
-        third = -(-budget // 3)
-        return int(min(max(min(n_parameters(n), third), min(n + 3, budget)), budget))
 
     def _front(self, verified: int) -> Array:
         wanted = self._wanted(verified)

@@ -15,7 +15,6 @@ __all__ = [
     "candidate_points",
     "d_optimal",
     "default_samples",
-    "sampled_sums",
     "shell",
 ]
 
@@ -34,14 +33,16 @@ _CANDIDATES = 1024
 _NEGATIVE = 0.1
 
 
-def default_samples(n_var: int, budget: int) -> int:
-    """Points of the design: as many as parameters, but at most half of the budget.
+def default_samples(n_var: int, budget: int | None, *, part: int = 2) -> int:
+    """Points of the design: as many as parameters, but at most a `part`-th of the budget.
 
     Example:
         >>> default_samples(2, 40), default_samples(8, 60)
         (6, 30)
     """
-    return max(min(n_parameters(n_var), -(-budget // 2)), min(n_var + 3, budget))
+    if budget is None:
+        return max(n_parameters(n_var), n_var + 3)
+    return max(min(n_parameters(n_var), -(-budget // part)), min(n_var + 3, budget))
 
 
 def anchor_points(problem: Any) -> tuple[Array, Array]:
@@ -165,11 +166,3 @@ def d_optimal(candidates: Array, chosen: Array, count: int, *, ridge: float = 1e
         inverse -= np.outer(along, along) / pivot
         leverage = leverage - (rows @ along) ** 2 / pivot
     return np.asarray(candidates[picked])
-
-
-def sampled_sums(problem: Any, X: Array) -> Array:
-    """Largest coefficient sum of a group, for each decision vector; NaN without coefficients."""
-    space = getattr(problem, "space", None)
-    if space is None:
-        return np.full(len(X), np.nan)
-    return np.asarray(space.coefficients(X).sum(axis=2).max(axis=1))
