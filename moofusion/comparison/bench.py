@@ -114,7 +114,9 @@ def check_bench(
         with file.open(encoding="utf-8", newline="") as lines:
             rows = list(csv.DictReader(lines))
     except OSError as error:
-        raise RunError(f"published table {file} cannot be read: {error}") from error
+        raise RunError(
+            f"published table {file} cannot be read: {error}. Make it first: moofusion bench {name}"
+        ) from error
     if not 0 <= row < len(rows):
         raise RunError(f"{file} has {len(rows)} runs; there is no run {row}")
     old = rows[row]
