@@ -260,7 +260,9 @@ class Evaluator:
 
     def _digest_tasks(self, digest: xxhash.xxh3_128, split: str) -> None:
         for task in self.tasks:
-            digest.update(f"{task.objective}{task.fingerprint(split)}".encode())
+            # All metrics, not the objective alone: stores keep them by position.
+            names = [metric.name for metric in task.metrics]
+            digest.update(f"{task.objective}{names}{task.fingerprint(split)}".encode())
             module = self.module(task)
             state = module.state_dict()
             for name in self.pool.model.head_names(module):

@@ -10,7 +10,7 @@ import torch
 from moofusion.errors import ConfigurationError, UnknownNameError
 from moofusion.merging import Simplex, make_space
 from moofusion.problems import Evaluator
-from moofusion.tasks import FunctionTask
+from moofusion.tasks import FunctionTask, Metric
 
 N = len(("a", "b", "c")) * tiny.SIZES["search"]
 L = np.array([[[0.2, 0.3, 0.4]], [[0.0, 1.0, 0.0]], [[-0.3, 0.9, 1.4]]])
@@ -206,6 +206,18 @@ def test_fingerprints_tell_everything_apart_that_changes_a_metric():
     found = {name: e.fingerprint("search") for name, e in evaluators.items()}
     found["test split"] = evaluators["plain"].fingerprint("test")
     assert len(set(found.values())) == len(found)
+
+
+def test_metrics_beside_the_objective_count():
+    """Stores keep metrics by position: one more or another order is another problem."""
+    pool = tiny.net_pool()
+
+    def fingerprint(*more):
+        tasks = tiny.net_tasks(pool)
+        tasks[1].metrics = (*tasks[1].metrics, *(Metric(name, "max") for name in more))
+        return _evaluator(pool=pool, tasks=tasks).fingerprint("search")
+
+    assert len({fingerprint(), fingerprint("x"), fingerprint("x", "y"), fingerprint("y", "x")}) == 4
 
 
 def test_a_space_of_the_users_own_is_told_apart_by_what_it_does():
