@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
+from scipy.optimize import Bounds, LinearConstraint, milp
 
 from moofusion.algorithms.scalarize.weights import Weights, interior, scaled_gram
 
@@ -84,15 +84,14 @@ def epo(losses: Array, gram: Array, r: Array) -> Weights:
         gain = C.sum(axis=0)
         rows, limits = np.vstack([c, C]), np.append(np.zeros(K), 0.0)
         limits[0] = min(0.0, float(c.max()))
-    bounded = np.isfinite(limits)
-    found = linprog(
+    # A mixed-integer program without integers: scipy's other way to HiGHS takes twice as long.
+    found = milp(
         -gain,
-        A_ub=-rows[bounded],
-        b_ub=-limits[bounded],
-        A_eq=np.ones((1, K)),
-        b_eq=[1.0],
-        bounds=(0, None),
-        method="highs",
+        constraints=[
+            LinearConstraint(rows, limits, np.inf),
+            LinearConstraint(np.ones((1, K)), 1.0, 1.0),
+        ],
+        bounds=Bounds(0, np.inf),
     )
     if found.status != 0:
         return Weights(K * r, fallback=True)
