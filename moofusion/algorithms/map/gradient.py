@@ -24,7 +24,9 @@ _DESIGNS = ("spread", "curvature")
 _LOSS = Metric("loss", "min")
 _CANDIDATES = 256
 # Coefficient sums at which gradients are taken: there is no pilot.
-_SUMS = (0.4, 1.5)
+_SUMS = (0.6, 1.4)
+# Fewest samples that a gradient is taken on, where the split has as many.
+_LEAST_SAMPLES = 64
 # Step of the finite differences of gradients, in coefficients.
 _STEP = 0.05
 
@@ -35,17 +37,20 @@ class GradientMAP(MAP):
     Gradients at m points tell its curvature along their m - 1 differences, so that fewer points
     leave some of it to the ridge, however many equations they count.
 
-    Gradients of all losses are taken at `n_gradients` points first; each costs three evaluations,
-    which the cost axis sees (``problem.gradient_observers``), and is not an evaluation of its own:
-    under ``("n_eval", N)`` they come on top, under a budget of cost they are part of it.
+    The first `n_gradients` candidates are evaluated like any other, and gradients of all losses are
+    taken there on a `share` of the samples, the same at every point: a slope needs less precision
+    than a value. They cost three units a sample, which the cost axis sees
+    (``problem.gradient_observers``): under ``("n_eval", N)`` they come on top, under a budget of
+    cost they are part of it.
     Loss objectives are fitted to values and gradients on the log scale. Other metrics start from
-    the loss surrogate of their task, which `n_samples` evaluations map to the metric and correct.
+    the loss surrogate of their task, which all evaluations map to the metric and correct.
     The rest of the budget verifies the predicted front in rounds, as in :class:`MAP`.
 
     Args:
         n_gradients: Points with gradients; by default ``n_var + 1``.
-        n_samples: Evaluations before the first front; by default none where all objectives are
-            losses, else ``n_var + 3``, at most half of the budget.
+        n_samples: Evaluations before the first front, those of the gradients among them; by default
+            no others where all objectives are losses, else ``n_var + 3`` more, in all at most half
+            of the budget.
         n_verify: Points of the predicted front that are evaluated; by default the rest of the
             budget, else 20.
         rounds: Rounds in which they are evaluated.
@@ -54,6 +59,7 @@ class GradientMAP(MAP):
             gradients are Hessian-vector products, so that A is exact at that point (autograd
             through a merged transformer would need a second graph as large as the first).
         split: Split on which gradients are taken; by default the one that is searched.
+        share: Share of its samples.
         search: What searches the surrogate (see :class:`SurrogateAlgorithm`).
         **kwargs: Passed to :class:`MAP`.
 
@@ -81,6 +87,7 @@ class GradientMAP(MAP):
         rounds: int = 2,
         design: str = "spread",
         split: str | None = None,
+        share: float = 0.25,
         search: Search | None = None,
         **kwargs: Any,
     ) -> None:
@@ -89,11 +96,14 @@ class GradientMAP(MAP):
         )
         if n_gradients is not None and n_gradients < 1:
             raise ConfigurationError(f"n_gradients must be at least 1, got {n_gradients}")
+        if not 0 < share <= 1:
+            raise ConfigurationError(f"share must be above 0 and at most 1, got {share}")
         if design not in _DESIGNS:
             raise UnknownNameError("design of GradientMAP", design, _DESIGNS)
         if self.surrogate_kind != "quadratic":
             raise ConfigurationError("GradientMAP fits quadratics; it takes no other surrogate")
-        self.n_gradients, self.design, self.gradient_split = n_gradients, design, split
+        self.n_gradients, self.design, self.share = n_gradients, design, share
+        self.gradient_split = split
 
     def _setup(self, problem: Any, **kwargs: Any) -> None:
         if not hasattr(problem, "losses_and_grads"):
@@ -103,9 +113,8 @@ class GradientMAP(MAP):
             )
         super()._setup(problem, **kwargs)
         self._is_loss = np.array([t.metric.name == "loss" for t in self.targets])
-        n, M = problem.n_var, problem.n_obj
-        self._X, self._losses = np.empty((0, n)), np.empty((0, M))
-        self._slopes = np.empty((0, M, n))
+        self._X = np.empty((0, problem.n_var))
+        self._paid = 0.0
 
     @property
     def n_gradients_taken(self) -> int:
@@ -113,42 +122,50 @@ class GradientMAP(MAP):
         return len(self._X)
 
     def _spent_otherwise(self) -> float:
-        return 3.0 * self._single_cost * len(self._X)
+        return self._paid
 
     # ------------------------------------------------------------------ stages
 
     def _plan(self) -> Array:
         if self.stage == 0:
             self._take_gradients()
-            if not self._is_loss.all():
-                return anchor_points(self.problem)[0][: self._design_size()]
+            return self._X
         size = self._design_size()
         if len(self.evaluated) < size:
             return self._designed_rest(size - len(self.evaluated))
         return self._front(len(self.evaluated) - size)
 
     def _design_size(self) -> int:
+        taken = len(self._X)
         if self.n_samples is not None:
             size = self.n_samples
         elif self._is_loss.all():
-            size = 0
+            size = taken
         else:
-            size = self.problem.n_var + 3
+            size = taken + self.problem.n_var + 3
             size = size if self.budget is None else min(size, -(-self.budget // 2))
+        size = max(size, taken)
         return size if self.budget is None else min(size, self.budget)
 
     def _designed_rest(self, count: int) -> Array:
         assert self.random_state is not None
-        candidates = self._new(candidate_points(self.problem, _SUMS, self.random_state))
-        return candidates[:count]
+        candidates = candidate_points(self.problem, _SUMS, self.random_state)
+        return self._new(np.vstack([anchor_points(self.problem)[0], candidates]))[:count]
 
     def _take_gradients(self) -> None:
+        assert self.random_state is not None
         split = self.gradient_split or self.problem.split
         X = self._gradient_points()
-        pairs = [self.problem.losses_and_grads(x, split=split) for x in X]
-        self._X = X
-        self._losses = np.array([losses for losses, _ in pairs])
-        self._slopes = np.array([slopes for _, slopes in pairs])
+        rows = []
+        for task in self.problem.tasks:
+            size = task.n_samples(split)
+            count = min(size, max(_LEAST_SAMPLES, round(self.share * size)))
+            rows.append(np.sort(self.random_state.permutation(size)[:count]))
+        pairs = [self.problem.losses_and_grads(x, split=split, indices=rows) for x in X]
+        losses = np.array([losses for losses, _ in pairs])
+        slopes = np.array([slopes for _, slopes in pairs])
+        self._X, self._relative = X, slopes / losses[:, :, None]
+        self._paid = 3.0 * len(X) * sum(map(len, rows))
 
     def _gradient_points(self) -> Array:
         assert self.random_state is not None
@@ -166,31 +183,26 @@ class GradientMAP(MAP):
     # ------------------------------------------------------------------ surrogate
 
     def _fit(self, population: Population) -> MergeSurrogate:
-        usable = self._usable(population) if len(population) else population
-        P, M, n = len(usable), self.problem.n_obj, self.problem.n_var
-        X = np.asarray(usable.get("X"), float).reshape(P, n)
-        losses = np.asarray(usable.get("loss"), float).reshape(P, M)
-        values = self._values(usable).reshape(P, M) if P else np.empty((0, M))
-        both = np.vstack([self._X, X])
-        every_loss = np.vstack([self._losses, losses])
-        slopes = np.vstack([self._slopes, np.full((P, M, n), np.nan)])
-        if self.gradient_split not in (None, self.problem.split):
-            # Losses of another split are another quantity: only its slopes are used.
-            every_loss[: len(self._X)] = np.where(P > 0, np.nan, every_loss[: len(self._X)])
+        usable = self._usable(population)
+        X = np.asarray(usable.get("X"), float)
+        values, losses = self._values(usable), np.asarray(usable.get("loss"), float)
+        slopes = np.full((*losses.shape, X.shape[1]), np.nan)
+        # Slopes of the logarithm: its value on some of the samples may differ from that on all.
+        known = {
+            row.tobytes(): relative for row, relative in zip(self._X, self._relative, strict=True)
+        }
+        for i, row in enumerate(X):
+            if row.tobytes() in known:
+                slopes[i] = known[row.tobytes()] * losses[i, :, None]
         loss_targets = [Target.of(t.name, _LOSS) for t in self.targets]
-        of_loss = MergeSurrogate.fit(both, every_loss, loss_targets, gradients=slopes)
+        of_loss = MergeSurrogate.fit(X, losses, loss_targets, gradients=slopes)
         priors: list[Surrogate | None] = [
             None if is_loss else model
             for is_loss, model in zip(self._is_loss, of_loss.models, strict=True)
         ]
-        known = np.vstack([np.full((len(self._X), M), np.nan), values])
-        known[:, self._is_loss] = every_loss[:, self._is_loss]
-        G = self._constraint_values(usable) if P else None
-        if G is not None:
-            G = np.vstack([np.full((len(self._X), G.shape[1]), np.nan), G])
         return MergeSurrogate.fit(
-            both, known, self.targets, gradients=slopes, priors=priors, constraints=G,
-            **self._place(),
+            X, values, self.targets, gradients=slopes, priors=priors,
+            constraints=self._constraint_values(usable), **self._place(),
         )  # fmt: skip
 
 

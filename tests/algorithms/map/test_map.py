@@ -7,6 +7,7 @@ import pytest
 import tiny
 from pymoo.algorithms.moo.nsga2 import NSGA2
 from pymoo.optimize import minimize
+from pymoo.termination.max_eval import MaximumFunctionCallTermination
 
 from moofusion.algorithms.map import MAP, BayesianMAP, GradientMAP, NestedMAP, ReferenceMAP
 from moofusion.algorithms.map.design import anchor_points, candidate_points, d_optimal, shell
@@ -186,13 +187,48 @@ def test_gradients_replace_evaluations_and_are_charged():
     problem = tiny.net_problem(objective="loss")
     paid = []
     problem.gradient_observers.append(lambda cost, seconds: paid.append(cost))
-    result = run(GradientMAP(), problem, budget=6)
+    result = run(GradientMAP(share=1.0), problem, budget=6)
     algorithm = result.algorithm
     assert algorithm.n_gradients_taken == 4
     assert paid == [3.0 * 3 * tiny.SIZES["search"]] * 4
     assert algorithm.evaluator.n_eval == 6
     # Values alone would leave the ten parameters of the quadratic undetermined.
     assert algorithm.surrogate.models[0].note == ""
+
+
+def test_gradients_are_taken_on_a_share_where_candidates_are_evaluated(monkeypatch):
+    monkeypatch.setattr("moofusion.algorithms.map.gradient._LEAST_SAMPLES", 4)
+    problem = tiny.net_problem(objective="loss")
+    taken, paid = [], []
+    whole = problem.losses_and_grads
+
+    def watched(x, **options):
+        taken.append((x.tobytes(), [rows.tobytes() for rows in options["indices"]]))
+        return whole(x, **options)
+
+    monkeypatch.setattr(problem, "losses_and_grads", watched)
+    problem.gradient_observers.append(lambda cost, seconds: paid.append(cost))
+    algorithm = minimize(
+        problem, GradientMAP(share=0.25), ("n_eval", 7), seed=1, copy_algorithm=False
+    ).algorithm
+    share = sum(round(0.25 * tiny.SIZES["search"]) for _ in problem.tasks)
+    assert paid == [3.0 * share] * 4
+    # The same samples at every point, and each point is a candidate that counts once.
+    assert len({tuple(rows) for _, rows in taken}) == 1
+    evaluated = [row.tobytes() for row in algorithm.evaluated.get("X")]
+    assert [x for x, _ in taken] == evaluated[:4]
+    assert len(set(evaluated)) == 7
+
+
+def test_gradients_are_part_of_a_budget_of_cost():
+    problem = tiny.net_problem(objective="loss")
+    one = len(problem.tasks) * tiny.SIZES["search"]
+    termination = MaximumFunctionCallTermination(100)
+    termination.max_cost = 20 * one
+    result = minimize(problem, GradientMAP(share=1.0), termination, seed=1)
+    assert len(result.algorithm.evaluated) == 20 - 4 * 3
+    with pytest.raises(ConfigurationError, match="share must be above 0 and at most 1, got 0"):
+        GradientMAP(share=0)
 
 
 def test_nested_merging_follows_the_preference():
