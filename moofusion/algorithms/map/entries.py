@@ -49,7 +49,7 @@ def _map_gradient(
     n_samples: int | None = None,
     rounds: int = 2,
     design: str = "spread",
-    share: float = 0.25,
+    share: float = 0.125,
 ) -> Algorithm:
     return GradientMAP(
         n_gradients=n_gradients, n_samples=n_samples, rounds=rounds, design=design, share=share

@@ -24,7 +24,7 @@ _DESIGNS = ("spread", "curvature")
 _LOSS = Metric("loss", "min")
 _CANDIDATES = 256
 # Coefficient sums at which gradients are taken: there is no pilot.
-_SUMS = (0.6, 1.4)
+_SUMS = (0.8, 1.2)
 # Fewest samples that a gradient is taken on, where the split has as many.
 _LEAST_SAMPLES = 64
 # Step of the finite differences of gradients, in coefficients.
@@ -87,7 +87,7 @@ class GradientMAP(MAP):
         rounds: int = 2,
         design: str = "spread",
         split: str | None = None,
-        share: float = 0.25,
+        share: float = 0.125,
         search: Search | None = None,
         **kwargs: Any,
     ) -> None:
