@@ -5,9 +5,10 @@ merged by each method that both know, in a process of its own on one thread, by 
 from start to end; sums are in single precision in both, and both write bfloat16. Printed are the
 seconds and the largest resident memory of the process, with the pages of mapped files in it.
 mergekit 0.1.5 runs in an environment of its own, which is made if it is not there (see
-parity_mergekit.py).
+parity_mergekit.py); --alone leaves it out and adds the methods that it has not.
 
     python benchmarks/merge_cost.py --environment .venv-mergekit --megabytes 300
+    python benchmarks/merge_cost.py --alone --megabytes 3000 --width 2048 --words 32000 --shards 4
 """
 
 from __future__ import annotations
@@ -24,12 +25,11 @@ import torch
 import yaml
 from _common import print_json, print_table
 from parity_mergekit import environment
-from safetensors.torch import save_file
 
 from moofusion.merging.mergekit import to_mergekit
 from moofusion.merging.recipe import MergeRecipe
+from moofusion.weights.shards import Checkpoint, ShardWriter
 
-WIDTH, WORDS = 1024, 16_000
 BOTH = {"x": 0.4, "y": 0.4}
 # name, our method, our coefficients
 CASES = [
@@ -41,42 +41,52 @@ CASES = [
     ("Model Stock", {"method": "model-stock"}, {"x": 1.0, "y": 1.0}),
     ("SLERP", {"method": "slerp", "norms": "own"}, {"x": 0.5, "y": 0.5}),
 ]
+# what mergekit has not, or has otherwise
+OWN_CASES = [
+    ("TIES, whole model", {"method": "ties", "density": 0.3}, BOTH),
+    ("DARE, elect", {"method": "dare", "density": 0.3, "elect": True}, BOTH),
+    ("Breadcrumbs, elect", {"method": "breadcrumbs", "density": 0.4, "elect": True}, BOTH),
+    ("DELLA", {"method": "della", "density": 0.5}, BOTH),
+    ("DELLA, no election", {"method": "della", "density": 0.5, "elect": False}, BOTH),
+    ("low-rank", {"method": "low-rank"}, BOTH),
+    ("TSV-M", {"method": "tsv"}, BOTH),
+    ("Iso-C", {"method": "iso"}, BOTH),
+]
 
 
-def write_checkpoints(folder: Path, megabytes: int) -> float:
+def write_checkpoints(folder: Path, megabytes: int, width: int, words: int, shards: int) -> float:
     """Write base and experts of about that size; returns their size in megabytes."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     def config(layers: int) -> LlamaConfig:
         return LlamaConfig(
-            hidden_size=WIDTH,
-            intermediate_size=4 * WIDTH,
+            hidden_size=width,
+            intermediate_size=4 * width,
             num_hidden_layers=layers,
             num_attention_heads=8,
-            vocab_size=WORDS,
+            vocab_size=words,
             architectures=["LlamaForCausalLM"],
             dtype="bfloat16",
         )
 
-    per_layer = 16 * WIDTH * WIDTH * 2
-    layers = max(1, round((megabytes * 10**6 - 4 * WORDS * WIDTH) / per_layer))
+    per_layer = 16 * width * width * 2
+    layers = max(1, round((megabytes * 10**6 - 4 * words * width) / per_layer))
     with torch.device("meta"):
         shapes = {k: v.shape for k, v in LlamaForCausalLM(config(layers)).state_dict().items()}
-    base: dict[str, torch.Tensor] = {}
+    size = sum(2 * shape.numel() for shape in shapes.values())
+    announced = {key: ("BF16", tuple(shape)) for key, shape in shapes.items()}
     for seed, name in enumerate(("base", "x", "y")):
         generator = torch.Generator().manual_seed(seed)
-        tensors = {}
-        for key, shape in shapes.items():
-            tensor = torch.randn(shape, generator=generator).mul_(0.02)
-            if name != "base":
-                tensor.mul_(0.1).add_(base[key])
-            tensors[key] = tensor.to(torch.bfloat16)
-        if name == "base":
-            base = tensors
         (folder / name).mkdir()
-        save_file(tensors, folder / name / "model.safetensors", metadata={"format": "pt"})
         config(layers).save_pretrained(folder / name)
-    return (folder / "base" / "model.safetensors").stat().st_size / 1e6
+        base = None if name == "base" else Checkpoint(folder / "base", role="base")
+        with ShardWriter(folder / name, announced, shard_bytes=-(-size // shards)) as writer:
+            for key, shape in shapes.items():
+                tensor = torch.randn(shape, generator=generator).mul_(0.02)
+                if base is not None:
+                    tensor.mul_(0.1).add_(base.read(key))
+                writer.write(key, tensor)
+    return size / 1e6
 
 
 # A process counts the memory of the one it was forked from, so a small one starts and measures it.
@@ -107,13 +117,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--environment", type=Path, default=Path(".venv-mergekit"))
     parser.add_argument("--megabytes", type=int, default=300, help="size of each checkpoint")
+    parser.add_argument("--width", type=int, default=1024, help="of the hidden layers")
+    parser.add_argument("--words", type=int, default=16_000, help="size of the vocabulary")
+    parser.add_argument("--shards", type=int, default=1, help="files of each checkpoint")
+    parser.add_argument("--alone", action="store_true", help="without mergekit")
+    parser.add_argument("--only", nargs="*", help="names of methods")
     options = parser.parse_args()
-    python = environment(options.environment).absolute()
+    python = None if options.alone else environment(options.environment).absolute()
+    cases = [*CASES, *OWN_CASES] if options.alone else CASES
     rows, found = [], {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        size = write_checkpoints(folder, options.megabytes)
-        for case, merge, coefficients in CASES:
+        shape = options.width, options.words, options.shards
+        size = write_checkpoints(folder, options.megabytes, *shape)
+        for case, merge, coefficients in cases:
+            if options.only and case not in options.only:
+                continue
             recipe = MergeRecipe(
                 base=str(folder / "base"),
                 experts={k: str(folder / k) for k in "xy"},
@@ -122,18 +141,19 @@ def main() -> None:
                 dtype="bfloat16",
             )
             (folder / "recipe.toml").write_text(recipe.to_toml())
-            (folder / "recipe.yaml").write_text(yaml.safe_dump(to_mergekit(recipe)))
             start = [sys.executable, "-m", "moofusion", "merge", str(folder / "recipe.toml")]
-            own = run([*start, "--to", str(folder / "ours"), "--force"])
-            start = [str(python), "-m", "mergekit.scripts.run_yaml", str(folder / "recipe.yaml")]
-            other = run([*start, str(folder / "theirs")])
-            found[case] = {"seconds": [own[0], other[0]], "megabytes": [own[1], other[1]]}
-            rows.append((case, own, other))
+            row = [run([*start, "--to", str(folder / "ours"), "--force"])]
+            if python is not None:
+                (folder / "recipe.yaml").write_text(yaml.safe_dump(to_mergekit(recipe)))
+                start = [python, "-m", "mergekit.scripts.run_yaml", folder / "recipe.yaml"]
+                row.append(run([*map(str, start), str(folder / "theirs")]))
+            found[case] = {"seconds": [s for s, _ in row], "megabytes": [m for _, m in row]}
+            cells = [f"{s:.1f}" for s, _ in row] + [f"{m:.0f}" for _, m in row]
+            print(f"{case}: {', '.join(cells)}", file=sys.stderr)
+            rows.append((case, *cells))
     print(f"checkpoints of {size:.0f} MB")
-    print_table(
-        ["method", "seconds", "mergekit's", "peak MB", "mergekit's"],
-        [(case, f"{a[0]:.1f}", f"{b[0]:.1f}", f"{a[1]:.0f}", f"{b[1]:.0f}") for case, a, b in rows],
-    )
+    theirs = [] if python is None else ["mergekit's"]
+    print_table(["method", "seconds", *theirs, "peak MB", *theirs], rows)
     print_json("merge_cost", checkpoint_megabytes=size, methods=found)
 
 

@@ -30,6 +30,15 @@ Overrides = Annotated[
     typer.Option("--set", help="Any value of the problem file: --set space.upper=0.8"),
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
+Form = Annotated[
+    str, typer.Option("--as", help="model, or adapter where all experts are LoRA adapters.")
+]
+How = Annotated[
+    str | None, typer.Option(help="Of an adapter: svd (compressed), cat or linear (factors).")
+]
+Rank = Annotated[
+    int | None, typer.Option(min=1, help="Of an adapter, with svd; by default the ranks add up.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; part of reproducibility.")]
 
 
@@ -60,6 +69,18 @@ def open_problem(
             device=device,
             overrides=dict(override(text) for text in overrides or []),
         )
+
+
+def adapter_options(form: str, how: str | None, rank: int | None) -> str | None:
+    """How to write an adapter, from ``--as``, ``--how`` and ``--rank``; None for a whole model."""
+    if form not in ("model", "adapter"):
+        raise ConfigurationError(f"--as {form!r}: expected model or adapter")
+    if form == "adapter":
+        return how or "svd"
+    for option, value in (("--how", how), ("--rank", rank)):
+        if value is not None:
+            raise ConfigurationError(f"{option} {value} says how to write an adapter: --as adapter")
+    return None
 
 
 def names(text: str | None) -> list[str] | None:

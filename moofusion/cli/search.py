@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -13,12 +13,16 @@ from moofusion.cli.display import command_line, err, screen, search_progress
 from moofusion.cli.options import (
     Device,
     Experts,
+    Form,
+    How,
     Objective,
     Overrides,
     ProblemName,
+    Rank,
     SpaceName,
     Tasks,
     Threads,
+    adapter_options,
     open_problem,
 )
 from moofusion.errors import ConfigurationError
@@ -140,22 +144,33 @@ def export(
         str | None, typer.Option(help="Of a study: take runs under this budget only.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    form: Form = "model",
+    how: How = None,
+    rank: Rank = None,
     force: Annotated[bool, typer.Option(help="Replace an existing export.")] = False,
 ) -> None:
     """Write one model of a front as an ordinary checkpoint.
 
     The model is the one that maximises the preference on the measured search values. In float32
     it reproduces the recorded metrics exactly when loaded back with transformers. With --router it
-    is what the router makes of the preference, also where nothing was measured.
+    is what the router makes of the preference, also where nothing was measured. With --as adapter
+    a merge of LoRA adapters is written as one, for peft.
     """
+    options: dict[str, Any] = {
+        "head": head,
+        "dtype": dtype,
+        "adapter": adapter_options(form, how, rank),
+        "rank": rank,
+        "force": force,
+    }
     if router is not None:
         others = (run, subject_to, point, problem, algorithm, budget)
         if by != "weighted" or any(value is not None for value in others):
             raise ConfigurationError(
                 "--router makes one model from a preference; beside it go only --preference, --to, "
-                "--head, --dtype and --force"
+                "--head, --dtype, --as, --how, --rank and --force"
             )
-        _show_exported(_from_router(router, preference, to, head, dtype, force))
+        _show_exported(_from_router(router, preference, to, options))
         return
     if run is None:
         raise ConfigurationError(
@@ -184,16 +199,12 @@ def export(
             by=by,
             subject_to=subject_to,
             point=point,
-            head=head,
-            dtype=dtype,
-            force=force,
+            **options,
         )
     _show_exported(done)
 
 
-def _from_router(
-    file: Path, preference: str | None, to: Path, head: str | None, dtype: str, force: bool
-) -> Exported:
+def _from_router(file: Path, preference: str | None, to: Path, options: dict[str, Any]) -> Exported:
     if preference is None:
         raise ConfigurationError("say for which preference: --preference mnist=0.7,animals=0.3")
     from moofusion.algorithms import ParetoRouter
@@ -201,7 +212,7 @@ def _from_router(
     with err.status(f"exporting from {file} ..."):
         router = ParetoRouter.load(file)
         router.reopen()
-        return router.export(preference, to, head=head, dtype=dtype, force=force)
+        return router.export(preference, to, **options)
 
 
 def _show_exported(done: Exported) -> None:

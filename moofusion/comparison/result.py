@@ -109,6 +109,8 @@ class SearchResult:
         point: int | None = None,
         head: str | None = None,
         dtype: str = "float32",
+        adapter: str | None = None,
+        rank: int | None = None,
         force: bool = False,
     ) -> Exported:
         """Write one model of the front as an ordinary checkpoint.
@@ -121,6 +123,10 @@ class SearchResult:
             point: Which model: its number in the front, instead of a preference.
             head: Task whose head goes into the checkpoint; by default the one that matters most.
             dtype: Precision of the weights.
+            adapter: Where all experts are LoRA adapters, write one instead of the whole model:
+                ``"svd"``, ``"cat"`` or ``"linear"``, as
+                :func:`moofusion.problems.export.export_adapter` has them.
+            rank: Its rank, for ``"svd"``.
             force: Replace an existing folder.
 
         A front that holds fine-tuned checkpoints may choose one: it is copied as it is.
@@ -130,6 +136,11 @@ class SearchResult:
         """
         index, how = self._pick(preference, by, subject_to, point)
         if self.front.folder(index):
+            if adapter is not None:
+                raise ConfigurationError(
+                    f"point {index + 1} is a fine-tuned checkpoint, which is no adapter; export it "
+                    "as a model"
+                )
             return copy_checkpoint(
                 Path(self.front.folder(index)), Path(to), head=head, dtype=dtype, force=force
             )
@@ -152,6 +163,8 @@ class SearchResult:
             settings=self.settings,
             to=Path(to),
             dtype=dtype,
+            adapter=adapter,
+            rank=rank,
             force=force,
         )
 

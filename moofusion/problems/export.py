@@ -37,6 +37,8 @@ def export_merge(
     dtype: str,
     force: bool,
     found: str | None = None,
+    adapter: str | None = None,
+    rank: int | None = None,
 ) -> Exported:
     """Merge once more and write the checkpoint with its card and recipe.
 
@@ -52,14 +54,22 @@ def export_merge(
         dtype: Precision of the weights.
         force: Replace an existing folder.
         found: How the coefficients were found, in words; by default from `settings`.
+        adapter: Write a LoRA adapter instead of the whole model: `how` of :func:`export_adapter`.
+        rank: Its rank.
 
     Raises:
         UnknownNameError: There is no task of that name.
+        ConfigurationError: A rank without `adapter`.
         RunError: `to` exists, or cannot be written.
     """
+    from moofusion.weights.adapter_export import check_combination, how_made
     from moofusion.weights.card import model_card
-    from moofusion.weights.export import export_checkpoint
+    from moofusion.weights.export import Exported, export_checkpoint
 
+    if adapter is not None:
+        check_combination(adapter, rank)
+    elif rank is not None:
+        raise ConfigurationError(f"rank={rank}: only an adapter has one")
     evaluator, space = problem.evaluator, problem.space
     head, owner = _carrier(problem, task)
     parameters = {} if x is None else space.parameters(x[None])[0]
@@ -77,12 +87,13 @@ def export_merge(
         metric_names={t.name: t.objective.name for t in problem.tasks},
         chosen=chosen,
         head=task,
-        other_heads=[name for name in heads if name != head],
+        other_heads=[name for name in heads if name != head and adapter is None],
         model_class=type(owner).__name__,
         pretrained=hasattr(owner, "save_pretrained"),
         dtype=dtype,
         settings=settings,
         found=found,
+        adapter=None if adapter is None else how_made(adapter, rank),
     )
     recipe = {
         **_merge_recipe(problem, method, L),
@@ -93,6 +104,21 @@ def export_merge(
         "head": task,
         "settings": {k: v for k, v in settings.items() if k not in ("spec", "result")},
     }
+    if adapter is not None:
+        export_adapter(
+            problem,
+            L,
+            x=x,
+            task=task,
+            to=to,
+            how=adapter,
+            rank=rank,
+            dtype=dtype,
+            force=force,
+            card=card,
+            recipe=recipe,
+        )
+        return Exported(to, head, ())
     return export_checkpoint(
         evaluator.pool,
         evaluator.weights(L, parameters=parameters),
@@ -114,7 +140,10 @@ def export_adapter(
     to: Path,
     how: str = "svd",
     rank: int | None = None,
+    dtype: str = "float32",
     force: bool = False,
+    card: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a merge of LoRA adapters as one adapter that ``peft.PeftModel`` loads.
 
@@ -128,38 +157,37 @@ def export_adapter(
             other, exact. ``"linear"``: factors added up, as peft does; another model than the one
             that was measured. The last two are for the merge method ``linear``.
         rank: Rank for ``"svd"``; by default the ranks of the adapters added up.
+        dtype: Precision of the factors.
         force: Replace an earlier export.
+        card: Written as README.md; by default a short one.
+        recipe: Written as ``merge.json``; by default method, sources, groups and coefficients.
 
     Raises:
         ConfigurationError: `how` does not suit the merge method or the ranks.
         PoolError: The pool holds full models, or the merge changes more than the adapted layers.
-        UnknownNameError: There is no such task or way.
+        UnknownNameError: There is no such task, way or dtype.
         RunError: `to` exists, or cannot be written.
     """
-    from moofusion.weights.adapter_export import save_adapter
+    from moofusion.weights.adapter_export import check_combination, how_made, save_adapter
 
     evaluator, space = problem.evaluator, problem.space
     head, _ = _carrier(problem, task)
     parameters = {} if x is None else space.parameters(x[None])[0]
     method = evaluator.method.at(parameters)
-    if how in ("cat", "linear") and method.name != "linear":
-        raise ConfigurationError(
-            f"how={how!r} combines the factors themselves, which is no merge by {method.name!r}; "
-            "use how='svd'"
-        )
+    check_combination(how, rank, method.name)
     pool = evaluator.pool
     rows = {
         entry.name: space.static if group < 0 else L[group]
         for entry, group in zip(pool.layout.entries, space.partition.groups, strict=True)
     }
-    exact = {"svd": "compressed to a rank", "cat": "concatenated", "linear": "factors added up"}
-    card = (
-        "---\nlibrary_name: peft\ntags: [merge, moofusion]\n---\n\n"
-        f"# A merge of {', '.join(space.experts)}\n\n"
-        f"LoRA adapters merged with moofusion by {method.sentence}; {exact.get(how)}. The "
-        "coefficients are in `merge.json`.\n"
-    )
-    recipe = {**_merge_recipe(problem, method, L), "adapter": {"how": how, "rank": rank}}
+    if card is None:
+        card = (
+            "---\nlibrary_name: peft\ntags: [merge, moofusion]\n---\n\n"
+            f"# A merge of {', '.join(space.experts)}\n\n"
+            f"LoRA adapters merged with moofusion by {method.sentence}. {how_made(how, rank)} The "
+            "coefficients are in `merge.json`.\n"
+        )
+    table = _merge_recipe(problem, method, L) if recipe is None else recipe
     return save_adapter(
         pool,
         evaluator.weights(L, parameters=parameters),
@@ -169,7 +197,8 @@ def export_adapter(
         rank=rank,
         coefficients=lambda name: rows[name].tolist(),
         card=card,
-        recipe=recipe,
+        recipe={**table, "adapter": {"how": how, "rank": rank}},
+        dtype=dtype,
         force=force,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import torch
 
 from moofusion.errors import ConfigurationError, PoolError, UnknownNameError
 from moofusion.weights.adapters import Adapter, Factors, transposed, updates
+from moofusion.weights.export import DTYPES
 from moofusion.weights.folders import copy_companions, new_folder
 
 if TYPE_CHECKING:
@@ -19,7 +20,17 @@ if TYPE_CHECKING:
 
     from moofusion.weights.pool import LoadedPool
 
-__all__ = ["COMBINATIONS", "combine", "compress", "save_adapter"]
+__all__ = [
+    "COMBINATIONS",
+    "check_combination",
+    "combine",
+    "compress",
+    "compressed",
+    "how_made",
+    "require_adapters",
+    "save_adapter",
+    "write_adapter",
+]
 
 #: Ways to write a merge of adapters as an adapter.
 COMBINATIONS = ("svd", "cat", "linear")
@@ -91,6 +102,7 @@ def save_adapter(
     coefficients: Callable[[str], Sequence[float]] | None = None,
     card: str,
     recipe: Mapping[str, Any],
+    dtype: str = "float32",
     force: bool = False,
 ) -> Path:
     """Write a merge of a pool of adapters as an adapter that ``peft.PeftModel`` loads.
@@ -110,17 +122,19 @@ def save_adapter(
         coefficients: For ``"cat"`` and ``"linear"``, the row ``(K,)`` by name of the tensor.
         card: Written as README.md.
         recipe: Written as ``merge.json``.
+        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
         force: Replace an earlier export.
 
     Raises:
         PoolError: An expert is no adapter, or the merge changes more than the adapted layers.
         ConfigurationError: `how` does not suit the ranks, or `rank` is no positive number.
-        UnknownNameError: There is no such way or head.
+        UnknownNameError: There is no such way, head or dtype.
         RunError: `to` exists, or cannot be written.
     """
-    from safetensors.torch import save_file
-
-    _check(pool, head, how, rank)
+    check_combination(how, rank)
+    if head not in pool.model.modules:
+        raise UnknownNameError("head", head, pool.model.modules)
+    require_adapters(name for name in pool.vectors.names if name not in pool.adapters)
     module = pool.model.modules[head]
     # The base has the layers of all adapters; their full names are those of the head's module.
     found = {n: updates(module, a, role=f"expert {n!r}") for n, a in pool.adapters.items()}
@@ -140,44 +154,148 @@ def save_adapter(
             continue
         if how == "svd":
             layer = module.get_submodule(full.removesuffix(".weight"))
-            matrix = delta.view(entry.shape).flatten(1)
-            most = sum(one.rank for one in own.values()) if rank is None else rank
-            pairs[full] = compress(matrix.T if transposed(layer) else matrix, most)
+            pairs[full] = compressed(delta.view(entry.shape), layer, list(own.values()), rank)
         else:
             assert coefficients is not None
             row = dict(zip(pool.vectors.names, coefficients(entry.name), strict=True))
             pairs[full] = combine(list(own.values()), [row[name] for name in own], how)
+    carried = pool.adapters.get(head)
+    base = pool.folders.get("base")
+    return write_adapter(
+        pairs,
+        module,
+        to=to,
+        like=carried or next(iter(pool.adapters.values())),
+        saved={} if carried is None else carried.saved,
+        base=base,
+        companions=pool.folders.get(head) or base,
+        card=card,
+        recipe=recipe,
+        dtype=dtype,
+        force=force,
+    )
+
+
+def write_adapter(
+    pairs: Mapping[str, tuple[Tensor, Tensor]],
+    module: nn.Module,
+    *,
+    to: Path,
+    like: Adapter,
+    saved: Mapping[str, Tensor],
+    base: Path | None,
+    companions: Path | None,
+    card: str,
+    recipe: Mapping[str, Any],
+    dtype: str = "float32",
+    force: bool = False,
+) -> Path:
+    """Write factors as an adapter, complete or not at all.
+
+    Args:
+        pairs: Factors A and B, of scale 1, by the full name of the weight.
+        module: Where these layers are; its weights are not read.
+        to: Folder to write.
+        like: The adapter that says of what kind of task it is.
+        saved: Whole tensors of `modules_to_save`, by name.
+        base: Folder of the base.
+        companions: Folder that the tokenizer is copied from.
+        card: Written as README.md.
+        recipe: Written as ``merge.json``.
+        dtype: Precision of the tensors.
+        force: Replace an earlier export.
+
+    Raises:
+        UnknownNameError: There is no such dtype.
+        RunError: `to` exists, or cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    if dtype not in DTYPES:
+        raise UnknownNameError("dtype", dtype, DTYPES)
     r = max(len(A) for A, _ in pairs.values())
     tensors: dict[str, Tensor] = {}
     for full, (A, B) in pairs.items():
         tensors |= _stored(full.removesuffix(".weight"), module, A, B, r)
-    carried = pool.adapters.get(head)
-    kept = {} if carried is None else carried.saved
-    tensors |= {f"base_model.model.{name}": value for name, value in kept.items()}
-    config = _config(pool, module, carried, pairs, r)
+    tensors |= {f"base_model.model.{name}": value for name, value in saved.items()}
+    kind = getattr(torch, dtype)
+    config = _config(module, like, pairs, r) | {
+        "base_model_name_or_path": str(base or like.config.get("base_model_name_or_path") or ""),
+        "modules_to_save": like.config.get("modules_to_save") if saved else None,
+    }
     with new_folder(to, mark="merge.json", force=force) as folder:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / _WEIGHTS)
+        save_file({k: v.to(kind).contiguous() for k, v in tensors.items()}, folder / _WEIGHTS)
         for file, table in (("adapter_config.json", config), ("merge.json", recipe)):
             (folder / file).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")
-        source = pool.folders.get(head) or pool.folders.get("base")
-        if source is not None:
-            copy_companions(source, folder)
+        if companions is not None:
+            copy_companions(companions, folder)
     return to
 
 
-def _check(pool: LoadedPool, head: str, how: str, rank: int | None) -> None:
+def compressed(
+    delta: Tensor, layer: nn.Module, factors: Sequence[Factors], rank: int | None
+) -> tuple[Tensor, Tensor]:
+    """Factors A and B of the change of a layer's weight.
+
+    Args:
+        delta: In the shape of the weight.
+        layer: The layer.
+        factors: What the adapters have of it.
+        rank: Largest rank; by default their ranks added up.
+    """
+    matrix = delta.flatten(1)
+    most = sum(one.rank for one in factors) if rank is None else rank
+    return compress(matrix.T if transposed(layer) else matrix, most)
+
+
+def check_combination(how: str, rank: int | None, method: str = "linear") -> None:
+    """Refuse ways to write an adapter that do not exist or do not suit the merge method.
+
+    Raises:
+        UnknownNameError: There is no such way.
+        ConfigurationError: It does not suit the method, or `rank` is no positive number.
+    """
     if how not in COMBINATIONS:
         raise UnknownNameError("combination", how, COMBINATIONS)
-    if head not in pool.model.modules:
-        raise UnknownNameError("head", head, pool.model.modules)
-    full = [name for name in pool.vectors.names if name not in pool.adapters]
-    if full:
-        raise PoolError(
-            f"expert {full[0]!r} is a full model; only a pool of adapters is exported as an adapter"
-        )
     if rank is not None and (how != "svd" or not isinstance(rank, int) or rank < 1):
         raise ConfigurationError(f"rank={rank!r}: a positive whole number, with how='svd' alone")
+    if how != "svd" and method != "linear":
+        raise ConfigurationError(
+            f"how={how!r} combines the factors themselves, which is no merge by {method!r}; "
+            "use how='svd'"
+        )
+
+
+def require_adapters(full: Iterable[str]) -> None:
+    """Refuse what cannot be one adapter.
+
+    Args:
+        full: Names of the experts that are full models.
+
+    Raises:
+        PoolError: There are some.
+    """
+    for name in full:
+        raise PoolError(
+            f"expert {name!r} is a full model; only a pool of adapters is exported as an adapter"
+        )
+
+
+def how_made(how: str, rank: int | None) -> str:
+    """How the factors of an exported adapter were made, for its card."""
+    if how == "svd":
+        most = "the ranks of the experts added up" if rank is None else f"rank {rank}"
+        return (
+            f"The change that the merge makes to each layer was compressed to {most} (singular "
+            "value decomposition)."
+        )
+    if how == "cat":
+        return "The factors of the experts stand one below the other, which is the merge exactly."
+    return (
+        "The factors of the experts were added up, which is another model than the merge of their "
+        "weights."
+    )
 
 
 def _merged_names(pool: LoadedPool, module: nn.Module) -> dict[str, str]:
@@ -202,22 +320,16 @@ def _stored(layer: str, module: nn.Module, A: Tensor, B: Tensor, r: int) -> dict
     return {f"{start}A.weight": A, f"{start}B.weight": B}
 
 
-def _config(
-    pool: LoadedPool, module: nn.Module, carried: Adapter | None, layers: Mapping[str, Any], r: int
-) -> dict[str, Any]:
-    own = carried or next(iter(pool.adapters.values()))
-    base = pool.folders.get("base")
+def _config(module: nn.Module, like: Adapter, layers: Mapping[str, Any], r: int) -> dict[str, Any]:
     layer_names = sorted(full.removesuffix(".weight") for full in layers)
     conv = any(type(module.get_submodule(name)).__name__ == "Conv1D" for name in layer_names)
     return {
         "peft_type": "LORA",
-        "task_type": own.config.get("task_type"),
-        "base_model_name_or_path": str(base or own.config.get("base_model_name_or_path") or ""),
+        "task_type": like.config.get("task_type"),
         "r": r,
         "lora_alpha": r,
         "lora_dropout": 0.0,
         "target_modules": layer_names,
-        "modules_to_save": own.config.get("modules_to_save") if carried else None,
         "fan_in_fan_out": conv,
         "bias": "none",
         "inference_mode": True,

@@ -31,6 +31,7 @@ def model_card(
     dtype: str,
     settings: Mapping[str, Any],
     found: str | None = None,
+    adapter: str | None = None,
 ) -> str:
     """Markdown with the front matter that model hubs read.
 
@@ -50,6 +51,7 @@ def model_card(
         dtype: Precision in which the weights are stored.
         settings: What was run.
         found: How the coefficients were found, instead of the line made from `settings`.
+        adapter: Of a LoRA adapter, how its factors were made, as a sentence.
     """
     found = found or (
         f"found by `{settings['algorithm']}` on problem `{settings['problem']}`, "
@@ -57,7 +59,8 @@ def model_card(
     )
     names = list(experts)
     parents = [source for source in [base, *experts.values()] if _is_hub_id(source)]
-    lines = ["---", "library_name: transformers", "tags: [merge, moofusion]"]
+    library = "transformers" if adapter is None else "peft"
+    lines = ["---", f"library_name: {library}", "tags: [merge, moofusion]"]
     if parents:
         lines += ["base_model:", *(f"  - {source}" for source in dict.fromkeys(parents))]
     lines += [
@@ -66,6 +69,7 @@ def model_card(
         f"# A merge of {', '.join(names)}",
         "",
         f"Made with moofusion by {method}.",
+        *([] if adapter is None else ["", f"A LoRA adapter for the base. {adapter}"]),
         "",
         f"- base: `{base}`",
         *(f"- expert {name}: `{source}`" for name, source in experts.items()),
@@ -102,9 +106,13 @@ def model_card(
     else:
         lines += [f"{len(groups)} groups; all coefficients are in `merge.json`. Means:", ""]
         lines += [f"- {n}: {v:.4f}" for n, v in zip(names, coefficients.mean(0), strict=True)]
-    use = _pretrained_usage if pretrained else _module_usage
-    lines += ["", "## Use", "", f"The checkpoint carries the head of **{head}**.", ""]
-    lines += ["```python", *use(model_class, other_heads), "```", ""]
+    if adapter is not None:
+        usage = _adapter_usage(model_class, base)
+    else:
+        usage = (_pretrained_usage if pretrained else _module_usage)(model_class, other_heads)
+    carrier = "checkpoint" if adapter is None else "adapter"
+    lines += ["", "## Use", "", f"The {carrier} carries the head of **{head}**.", ""]
+    lines += ["```python", *usage, "```", ""]
     if other_heads:
         lines += [f"Heads stored beside it: {', '.join(other_heads)}.", ""]
     return "\n".join(lines)
@@ -139,6 +147,16 @@ def _pretrained_usage(model_class: str, other_heads: Sequence[str]) -> list[str]
             "model.load_state_dict(head, strict=False)",
         ]
     return lines
+
+
+def _adapter_usage(model_class: str, base: str) -> list[str]:
+    return [
+        "from peft import PeftModel",
+        f"from transformers import {model_class}",
+        "",
+        f'base = {model_class}.from_pretrained("{base}")',
+        'model = PeftModel.from_pretrained(base, "PATH")',
+    ]
 
 
 def _module_usage(model_class: str, other_heads: Sequence[str]) -> list[str]:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from moofusion.weights.pool import LoadedPool
 
-__all__ = ["Exported", "export_checkpoint"]
+__all__ = ["DTYPES", "Exported", "export_checkpoint"]
 
-_DTYPES = ("float32", "float16", "bfloat16")
+#: Formats in which weights are written.
+DTYPES = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def export_checkpoint(
         UnknownNameError: No module of that name.
         RunError: `to` exists, or cannot be written.
     """
-    if dtype not in _DTYPES:
-        raise UnknownNameError("dtype", dtype, _DTYPES)
+    if dtype not in DTYPES:
+        raise UnknownNameError("dtype", dtype, DTYPES)
     modules = pool.model.modules
     if head not in modules:
         raise UnknownNameError("head", head, modules)

@@ -249,6 +249,8 @@ class ParetoRouter:
         *,
         head: str | None = None,
         dtype: str = "float32",
+        adapter: str | None = None,
+        rank: int | None = None,
         force: bool = False,
     ) -> Exported:
         """Write the merge of a preference as an ordinary checkpoint; the router stays as it is.
@@ -258,6 +260,9 @@ class ParetoRouter:
             to: Folder to write; it must not exist, unless `force`.
             head: Task whose head goes into the checkpoint; by default the most important.
             dtype: Precision of the weights.
+            adapter: Where all experts are LoRA adapters, write one instead of the whole model:
+                ``"svd"``, ``"cat"`` or ``"linear"``.
+            rank: Its rank, for ``"svd"``.
             force: Replace an existing folder.
 
         Raises:
@@ -297,6 +302,8 @@ class ParetoRouter:
             found=f"coefficients from a trained Pareto router on problem `{problem.title}`",
             to=Path(to),
             dtype=dtype,
+            adapter=adapter,
+            rank=rank,
             force=force,
         )
 
