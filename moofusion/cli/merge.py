@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from moofusion.cli.display import err, screen
+from moofusion.cli.options import Form, How, Rank, adapter_options
 from moofusion.errors import ConfigurationError, RunError
 
 __all__ = ["export_recipe", "import_recipe", "merge"]
@@ -18,18 +19,26 @@ _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 def merge(
     recipe: Annotated[Path, typer.Argument(help="Recipe, a .toml file.")],
     to: Annotated[Path, typer.Option(help="Folder to write the checkpoint to.")],
+    form: Form = "model",
+    how: How = None,
+    rank: Rank = None,
     dtype: Annotated[
         str | None, typer.Option(help="same, float32, float16 or bfloat16; else the recipe's.")
     ] = None,
     shard_size: Annotated[str, typer.Option(help="Largest file: 500MB, 5GB.")] = "5GB",
     force: Annotated[bool, typer.Option(help="Replace an earlier merge.")] = False,
 ) -> None:
-    """Merge checkpoints of any size by a recipe, tensor by tensor from disk to disk."""
+    """Merge checkpoints of any size by a recipe, tensor by tensor from disk to disk.
+
+    Experts may be LoRA adapters; with --as adapter a merge of adapters is written as one.
+    """
     from rich.progress import Progress
 
+    from moofusion.merging.adapter_merge import merge_adapters
     from moofusion.merging.recipe import MergeRecipe, read_recipe
     from moofusion.merging.streaming import merge_checkpoints
 
+    adapter = adapter_options(form, how, rank)
     found = read_recipe(recipe)
     if dtype is not None:
         if dtype not in ("same", "float32", "float16", "bfloat16"):
@@ -39,13 +48,15 @@ def merge(
         found = MergeRecipe.model_validate(found.model_dump() | {"dtype": dtype})
     with Progress(console=err, transient=True) as bar:
         task = bar.add_task(f"merging into {to}")
-        merge_checkpoints(
-            found,
-            to,
-            shard_bytes=_bytes(shard_size),
-            force=force,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        if adapter is None:
+            size = _bytes(shard_size)
+            merge_checkpoints(found, to, shard_bytes=size, force=force, progress=progress)
+        else:
+            merge_adapters(found, to, how=adapter, rank=rank, force=force, progress=progress)
     screen.print(f"wrote {to}", soft_wrap=True)
 
 

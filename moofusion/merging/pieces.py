@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from moofusion.merging.methods import Ties
+    from moofusion.weights.adapted import AdaptedCheckpoint
     from moofusion.weights.shards import Checkpoint
+
+    Source = Checkpoint | AdaptedCheckpoint
 
 __all__ = ["Trimming", "differences", "finite", "gram", "merge_added", "merge_trimmed", "trimming"]
 
@@ -32,7 +35,7 @@ _ENTRIES = 1 << 22
 _HIGH, _LOW = 1 << 15, 1 << 16
 
 
-def finite(model: Checkpoint, name: str, place: slice | None = None) -> Tensor:
+def finite(model: Source, name: str, place: slice | None = None) -> Tensor:
     """A tensor in single precision, or entries of it as a vector.
 
     Args:
@@ -49,7 +52,7 @@ def finite(model: Checkpoint, name: str, place: slice | None = None) -> Tensor:
             part = slice(start, start + _ENTRIES)
             whole[part] = finite(model, name, part)
         return whole.view(model.shape(name))
-    tensor = model.read(name).flatten()[place].to(torch.float32)
+    tensor = model.piece(name, place)
     if not bool(tensor.isfinite().all()):
         raise PoolError(
             f"{model.role}: tensor {name} holds NaN or infinite values; a merge would spread them, "
@@ -59,7 +62,7 @@ def finite(model: Checkpoint, name: str, place: slice | None = None) -> Tensor:
 
 
 def _pieces(
-    name: str, base: Checkpoint, experts: Mapping[str, Checkpoint]
+    name: str, base: Source, experts: Mapping[str, Source]
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Place, base ``(n,)`` and differences ``(K, n)`` of one piece after the other."""
     size, step = prod(base.shape(name)), max(1, _ENTRIES // max(len(experts), 1))
@@ -72,7 +75,7 @@ def _pieces(
         yield place, first, deltas
 
 
-def differences(name: str, base: Checkpoint, experts: Mapping[str, Checkpoint]) -> Tensor:
+def differences(name: str, base: Source, experts: Mapping[str, Source]) -> Tensor:
     """The experts' differences of one tensor, shape ``(K, *shape)``."""
     shape = base.shape(name)
     result = torch.empty(len(experts), prod(shape))
@@ -82,7 +85,7 @@ def differences(name: str, base: Checkpoint, experts: Mapping[str, Checkpoint]) 
 
 
 def gram(
-    name: str, base: Checkpoint, experts: Mapping[str, Checkpoint], *, whole: bool
+    name: str, base: Source, experts: Mapping[str, Source], *, whole: bool
 ) -> NDArray[np.float64]:
     """Products of the experts' differences of one tensor, or with `whole` of their weights.
 
@@ -100,8 +103,8 @@ def gram(
 
 def merge_added(
     name: str,
-    base: Checkpoint,
-    experts: Mapping[str, Checkpoint],
+    base: Source,
+    experts: Mapping[str, Source],
     row: NDArray[np.float64],
     *,
     scale: float = 1.0,
@@ -137,7 +140,7 @@ class Trimming:
 
 
 def trimming(
-    method: Ties, names: Sequence[str], base: Checkpoint, experts: Mapping[str, Checkpoint]
+    method: Ties, names: Sequence[str], base: Source, experts: Mapping[str, Source]
 ) -> Trimming:
     """Thresholds and majority of TIES over these tensors, exact, in three readings of the files.
 
@@ -168,7 +171,7 @@ def trimming(
 
 
 def _magnitudes(
-    names: Sequence[str], base: Checkpoint, experts: Mapping[str, Checkpoint]
+    names: Sequence[str], base: Source, experts: Mapping[str, Source]
 ) -> Iterator[Tensor]:
     """Magnitudes as integers of the same order, piece by piece, shape ``(K, n)``."""
     for name in names:
@@ -185,8 +188,8 @@ def _from_top(histogram: Tensor, rank: int) -> tuple[int, int]:
 
 def merge_trimmed(
     name: str,
-    base: Checkpoint,
-    experts: Mapping[str, Checkpoint],
+    base: Source,
+    experts: Mapping[str, Source],
     trim: Trimming,
     row: NDArray[np.float64],
 ) -> Tensor:

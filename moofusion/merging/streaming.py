@@ -31,15 +31,19 @@ from moofusion.merging.pieces import (
     trimming,
 )
 from moofusion.merging.recipe import MergeRecipe
+from moofusion.weights.adapted import AdaptedCheckpoint
+from moofusion.weights.adapters import is_adapter, read_adapter
 from moofusion.weights.folders import copy_companions, new_folder
 from moofusion.weights.shards import Checkpoint, ShardWriter, format_of
-from moofusion.weights.sources import find_folder
+from moofusion.weights.sources import empty_model, find_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
-__all__ = ["merge_checkpoints"]
+    from moofusion.merging.pieces import Source
+
+__all__ = ["StreamedMerge", "merge_checkpoints", "recipe_card"]
 
 _COPIED = ("config.json", "generation_config.json")
 
@@ -58,7 +62,8 @@ def merge_checkpoints(
     two times the largest tensor in float32, whatever the number of experts, for ``linear``,
     ``average``, ``slerp``, ``model-stock`` and ``ties`` (which reads the files four times); a few
     times that tensor for methods that treat the experts apart; others hold the tensor of all K
-    experts and their work on it. Tensors that are no floats (buffers of positions) come from the
+    experts and their work on it. Of experts that are LoRA adapters the factors are in memory, and
+    their products piece by piece. Tensors that are no floats (buffers of positions) come from the
     base; configuration, tokenizer and processor too. The folder appears when it is complete.
 
     A tensor has the same value as in a merge in memory with the same coefficients, to rounding;
@@ -79,11 +84,8 @@ def merge_checkpoints(
         ConfigurationError: The method needs more than one tensor at a time.
         RunError: `to` exists, or cannot be written.
     """
-    method = recipe.method
-    _check_streams(method)
-    experts = {name: _open(recipe, name) for name in recipe.experts}
-    base = _open(recipe, "base") if recipe.base is not None else next(iter(experts.values()))
-    names = _common_names(base, experts)
+    merge = StreamedMerge(recipe)
+    names, base = merge.names, merge.base
     formats = {
         name: base.format(name)
         if recipe.dtype == "same" or not base.is_float(name)
@@ -91,22 +93,68 @@ def merge_checkpoints(
         for name in names
     }
     to = Path(to)
-    trim = None
-    if isinstance(method, Ties) and method.scope == "model":
-        floats = [name for name in names if base.is_float(name)]
-        trim = trimming(method, floats, base, experts)
     with new_folder(to, mark="merge.json", force=force) as folder:
         announced = {name: (formats[name], base.shape(name)) for name in names}
         with ShardWriter(folder, announced, shard_bytes=shard_bytes) as writer:
             for done, name in enumerate(names):
                 if progress is not None:
                     progress(done, len(names))
-                row = recipe.row(name)
-                writer.write(name, _merged(name, base, experts, method, row, trim))
+                writer.write(name, merge.tensor(name))
         _write_companions(recipe, base.folder, folder)
         if progress is not None:
             progress(len(names), len(names))
     return to
+
+
+class StreamedMerge:
+    """The merge of a recipe, one tensor after the other.
+
+    Args:
+        recipe: What to merge.
+
+    Attributes:
+        base: The base, or the first expert where the recipe has none.
+        experts: Checkpoints by name; adapters as the checkpoints that they make of the base.
+        names: Tensors of the result, in the order of the base.
+        module: Modules of the base without weights, where an expert is an adapter.
+
+    Raises:
+        PoolError: A checkpoint cannot be read, or does not fit the others.
+        ConfigurationError: The method needs more than one tensor at a time.
+    """
+
+    def __init__(self, recipe: MergeRecipe) -> None:
+        self.recipe, self.method = recipe, recipe.method
+        _check_streams(self.method)
+        self.module: nn.Module | None = None
+        base = None if recipe.base is None else self._open("base", None)
+        self.experts = {name: self._open(name, base) for name in recipe.experts}
+        self.base = next(iter(self.experts.values())) if base is None else base
+        self.names = _common_names(self.base, self.experts)
+        self._trim: Trimming | None = None
+
+    def _open(self, name: str, base: Source | None) -> Source:
+        role = "base" if name == "base" else f"expert {name!r}"
+        folder = find_folder(self.recipe.source(name), role=role)
+        if not is_adapter(folder):
+            return Checkpoint(folder, role=role)
+        if name == "base":
+            raise PoolError(f"base: {folder} holds a LoRA adapter; give the model it was made for")
+        if not isinstance(base, Checkpoint):
+            raise PoolError(
+                f"{role}: {folder} holds a LoRA adapter, so the recipe has to name its base"
+            )
+        if self.module is None:
+            self.module = empty_model(base.folder, role="base")
+        return AdaptedCheckpoint(read_adapter(folder, role=role), base, self.module, role=role)
+
+    def tensor(self, name: str) -> Tensor:
+        """The merged tensor, in single precision; as it is in the base if it is not of floats."""
+        base, experts, method = self.base, self.experts, self.method
+        if isinstance(method, Ties) and method.scope == "model" and self._trim is None:
+            floats = [name for name in self.names if base.is_float(name)]
+            self._trim = trimming(method, floats, base, experts)
+        return _merged(name, base, experts, method, self.recipe.row(name), self._trim)
 
 
 def _check_streams(method: MergeMethod) -> None:
@@ -117,12 +165,7 @@ def _check_streams(method: MergeMethod) -> None:
         )
 
 
-def _open(recipe: MergeRecipe, name: str) -> Checkpoint:
-    role = "base" if name == "base" else f"expert {name!r}"
-    return Checkpoint(find_folder(recipe.source(name), role=role), role=role)
-
-
-def _common_names(base: Checkpoint, experts: dict[str, Checkpoint]) -> tuple[str, ...]:
+def _common_names(base: Source, experts: dict[str, Source]) -> tuple[str, ...]:
     """Names of the tensors to write, in the order of the base.
 
     Some files repeat the output layer that is tied to the embedding and others do not; it is left
@@ -183,8 +226,8 @@ def _body_prefix(folder: Path) -> str:
 
 def _merged(
     name: str,
-    base: Checkpoint,
-    experts: dict[str, Checkpoint],
+    base: Source,
+    experts: dict[str, Source],
     method: MergeMethod,
     row: NDArray[np.float64],
     trim: Trimming | None,
@@ -229,8 +272,8 @@ def _merged(
 def _rewritten(
     name: str,
     short: str,
-    base: Checkpoint,
-    experts: dict[str, Checkpoint],
+    base: Source,
+    experts: dict[str, Source],
     method: TensorTransform,
     row: NDArray[np.float64],
 ) -> Tensor:
@@ -255,11 +298,14 @@ def _write_companions(recipe: MergeRecipe, source: Path, folder: Path) -> None:
             (folder / file).write_text(text, encoding="utf-8")
     record = recipe.model_dump(exclude={"folder"})
     (folder / "merge.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_card(recipe), encoding="utf-8")
+    (folder / "README.md").write_text(recipe_card(recipe), encoding="utf-8")
 
 
-def _card(recipe: MergeRecipe) -> str:
-    lines = ["---", "library_name: transformers", "tags: [merge, moofusion]", "---", ""]
+def recipe_card(recipe: MergeRecipe, *, adapter: str | None = None) -> str:
+    """The model card of a merge by a recipe; `adapter` says how the factors of an adapter came."""
+    library = "transformers" if adapter is None else "peft"
+    lines = ["---", f"library_name: {library}", "tags: [merge, moofusion]", "---", ""]
     lines += [f"# A merge of {', '.join(recipe.experts)}", ""]
-    lines += [f"Made with moofusion by {recipe.method.sentence}.", "", "```toml"]
-    return "\n".join([*lines, recipe.to_toml().rstrip(), "```", ""])
+    lines += [f"Made with moofusion by {recipe.method.sentence}.", ""]
+    lines += [] if adapter is None else [f"A LoRA adapter for the base. {adapter}", ""]
+    return "\n".join([*lines, "```toml", recipe.to_toml().rstrip(), "```", ""])

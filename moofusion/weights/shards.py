@@ -74,6 +74,8 @@ class Checkpoint:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise PoolError(f"{self.role}: {index} does not list the weight files") from error
             return [self.folder / name for name in sorted(listed)]
+        if (self.folder / _SINGLE).exists():
+            return [self.folder / _SINGLE]  # others beside it are other versions of the model
         files = sorted(self.folder.glob("*.safetensors"))
         if not files:
             raise PoolError(f"{self.role}: {self.folder} holds no *.safetensors file")
@@ -101,6 +103,10 @@ class Checkpoint:
         with safe_open(self._file[name], framework="pt") as opened:
             tensor: Tensor = opened.get_tensor(name)
         return tensor
+
+    def piece(self, name: str, place: slice) -> Tensor:
+        """Entries of the flattened tensor, in single precision; changes never reach the file."""
+        return self.read(name).flatten()[place].float()
 
 
 class ShardWriter:

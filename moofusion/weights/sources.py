@@ -22,6 +22,7 @@ __all__ = [
     "TOKENIZER_FILES",
     "TOWERS",
     "architecture",
+    "empty_model",
     "find_folder",
     "no_space",
     "open_model",
@@ -183,6 +184,28 @@ def architecture(folder: Path, *, role: str) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PoolError(f"{role}: {folder}/config.json cannot be used: {error}") from error
     return str((getattr(config, "architectures", None) or ["AutoModel"])[0])
+
+
+def empty_model(folder: Path, *, role: str) -> nn.Module:
+    """The modules of a checkpoint without their weights: names, kinds and shapes alone.
+
+    Raises:
+        PoolError: There is no configuration, or no class of transformers for it.
+    """
+    import torch
+    import transformers
+
+    named = architecture(folder, role=role)
+    model_class: Any = getattr(transformers, named, None)
+    if model_class is None:
+        raise PoolError(
+            f"{role}: {folder}/config.json names the architecture {named}, which transformers "
+            "does not know"
+        )
+    with quiet_transformers(), torch.device("meta"):
+        config = transformers.AutoConfig.from_pretrained(folder)
+        from_config = model_class.from_config if named == "AutoModel" else model_class
+        return from_config(config)  # type: ignore[no-any-return]
 
 
 def _check_weight_files(folder: Path, role: str, allow_pickle: bool) -> bool:
