@@ -92,7 +92,7 @@ def merge_adapters(
         like=like.adapter,
         saved=saved,
         base=merge.base.folder,
-        companions=merge.base.folder,
+        companions=[merge.base.folder],
         card=recipe_card(recipe, adapter=how_made(how, rank)),
         recipe=recipe.model_dump(exclude={"folder"}) | {"adapter": {"how": how, "rank": rank}},
         dtype="float32" if recipe.dtype == "same" else recipe.dtype,

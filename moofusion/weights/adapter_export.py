@@ -168,7 +168,7 @@ def save_adapter(
         like=carried or next(iter(pool.adapters.values())),
         saved={} if carried is None else carried.saved,
         base=base,
-        companions=pool.folders.get(head) or base,
+        companions=[f for f in (pool.folders.get(head), base) if f is not None],
         card=card,
         recipe=recipe,
         dtype=dtype,
@@ -184,7 +184,7 @@ def write_adapter(
     like: Adapter,
     saved: Mapping[str, Tensor],
     base: Path | None,
-    companions: Path | None,
+    companions: Sequence[Path],
     card: str,
     recipe: Mapping[str, Any],
     dtype: str = "float32",
@@ -199,7 +199,7 @@ def write_adapter(
         like: The adapter that says of what kind of task it is.
         saved: Whole tensors of `modules_to_save`, by name.
         base: Folder of the base.
-        companions: Folder that the tokenizer is copied from.
+        companions: Folders that may have a tokenizer; that of the first that has one is copied.
         card: Written as README.md.
         recipe: Written as ``merge.json``.
         dtype: Precision of the tensors.
@@ -228,8 +228,9 @@ def write_adapter(
         for file, table in (("adapter_config.json", config), ("merge.json", recipe)):
             (folder / file).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")
-        if companions is not None:
-            copy_companions(companions, folder)
+        for source in companions:
+            if copy_companions(source, folder):
+                break
     return to
 
 
