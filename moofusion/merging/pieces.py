@@ -15,24 +15,35 @@ import numpy as np
 import torch
 
 from moofusion.errors import PoolError
-from moofusion.merging.methods.sparse import count, disjoint_mean_, elected_signs
+from moofusion.merging.methods.sparse import count, disjoint_mean_, elected_signs, magnitudes_at
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
     from moofusion.merging.methods import Ties
+    from moofusion.merging.methods.sparse import DroppingTransform
     from moofusion.weights.adapted import AdaptedCheckpoint
     from moofusion.weights.shards import Checkpoint
 
     Source = Checkpoint | AdaptedCheckpoint
 
-__all__ = ["Trimming", "differences", "finite", "gram", "merge_added", "merge_trimmed", "trimming"]
+__all__ = [
+    "Source",
+    "Trimming",
+    "add_base_",
+    "difference",
+    "finite",
+    "gram",
+    "merge_added",
+    "merge_dropped",
+    "merge_summed",
+    "merge_trimmed",
+    "trimming",
+]
 
 # Entries in memory at a time, over all experts.
 _ENTRIES = 1 << 22
-# A magnitude in single precision has 31 bits: 15 pick a bin, 16 the value within it.
-_HIGH, _LOW = 1 << 15, 1 << 16
 
 
 def finite(model: Source, name: str, place: slice | None = None) -> Tensor:
@@ -62,10 +73,11 @@ def finite(model: Source, name: str, place: slice | None = None) -> Tensor:
 
 
 def _pieces(
-    name: str, base: Source, experts: Mapping[str, Source]
+    name: str, base: Source, experts: Mapping[str, Source], *, columns: int = 1
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Place, base ``(n,)`` and differences ``(K, n)`` of one piece after the other."""
-    size, step = prod(base.shape(name)), max(1, _ENTRIES // max(len(experts), 1))
+    """Place, base ``(n,)`` and differences ``(K, n)`` of pieces; n is a multiple of `columns`."""
+    size = prod(base.shape(name))
+    step = max(1, _ENTRIES // (max(len(experts), 1) * columns)) * columns
     for start in range(0, size, step):
         place = slice(start, min(start + step, size))
         first = finite(base, name, place)
@@ -75,13 +87,13 @@ def _pieces(
         yield place, first, deltas
 
 
-def differences(name: str, base: Source, experts: Mapping[str, Source]) -> Tensor:
-    """The experts' differences of one tensor, shape ``(K, *shape)``."""
+def difference(name: str, base: Source, expert: Source) -> Tensor:
+    """An expert's difference of one tensor."""
     shape = base.shape(name)
-    result = torch.empty(len(experts), prod(shape))
-    for place, _, deltas in _pieces(name, base, experts):
-        result[:, place] = deltas
-    return result.view(-1, *shape)
+    result = torch.empty(prod(shape))
+    for place, _, deltas in _pieces(name, base, {"": expert}):
+        result[place] = deltas[0]
+    return result.view(shape)
 
 
 def gram(
@@ -93,12 +105,40 @@ def gram(
         Shape ``(K, K)``, summed in double precision.
     """
     total = torch.zeros(len(experts), len(experts), dtype=torch.float64)
-    for _, first, deltas in _pieces(name, base, experts):
+    if whole:
+        for place in _places(prod(base.shape(name)), len(experts)):
+            rows = torch.stack([finite(e, name, place).double() for e in experts.values()])
+            total += rows @ rows.T
+        return np.asarray(total.numpy())
+    for _, _, deltas in _pieces(name, base, experts):
         rows = deltas.double()
-        if whole:
-            rows += first
         total += rows @ rows.T
     return np.asarray(total.numpy())
+
+
+def _places(size: int, experts: int) -> Iterator[slice]:
+    step = max(1, _ENTRIES // max(experts, 1))
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))
+
+
+def merge_summed(name: str, models: Mapping[str, Source], row: NDArray[np.float64]) -> Tensor:
+    """One tensor as the sum of the models' own, weighted by `row` ``(K,)``."""
+    shape = next(iter(models.values())).shape(name)
+    merged = torch.zeros(prod(shape))
+    for place in _places(len(merged), 1):
+        for model, weight in zip(models.values(), row, strict=True):
+            if weight:
+                merged[place].add_(finite(model, name, place), alpha=float(weight))
+    return merged.view(shape)
+
+
+def add_base_(change: Tensor, name: str, base: Source) -> Tensor:
+    """Add the base's tensor to a change of it, in place."""
+    flat = change.view(-1)
+    for place in _places(len(flat), 1):
+        flat[place] += finite(base, name, place)
+    return change
 
 
 def merge_added(
@@ -106,15 +146,12 @@ def merge_added(
     base: Source,
     experts: Mapping[str, Source],
     row: NDArray[np.float64],
-    *,
-    scale: float = 1.0,
 ) -> Tensor:
-    """One tensor as ``scale`` times the base plus the differences weighted by `row` ``(K,)``."""
+    """One tensor as the base plus the differences weighted by `row` ``(K,)``."""
     counting = {e: model for (e, model), w in zip(experts.items(), row, strict=True) if w}
     shape = base.shape(name)
     merged = torch.empty(prod(shape))
     for place, first, deltas in _pieces(name, base, counting):
-        first *= scale
         for delta, weight in zip(deltas, row[row != 0], strict=True):
             first.add_(delta, alpha=float(weight))
         merged[place] = first
@@ -142,48 +179,22 @@ class Trimming:
 def trimming(
     method: Ties, names: Sequence[str], base: Source, experts: Mapping[str, Source]
 ) -> Trimming:
-    """Thresholds and majority of TIES over these tensors, exact, in three readings of the files.
+    """Thresholds and majority of TIES over these tensors, exact, in three readings of the files."""
+    size = sum(prod(base.shape(name)) for name in names)
 
-    The threshold is the k-th largest magnitude: its upper bits come from a histogram over all
-    entries, the rest from one over the entries that share those bits.
-    """
-    keep = count(method.density, sum(prod(base.shape(name)) for name in names))
-    K = len(experts)
-    upper = torch.zeros(K, _HIGH, dtype=torch.int64)
-    for bits in _magnitudes(names, base, experts):
-        for k in range(K):
-            upper[k] += torch.bincount(bits[k] >> 16, minlength=_HIGH)
-    found = [_from_top(row, keep) for row in upper]
-    lower = torch.zeros(K, _LOW, dtype=torch.int64)
-    for bits in _magnitudes(names, base, experts):
-        for k, (top, _) in enumerate(found):
-            inside = bits[k][bits[k] >> 16 == top] & (_LOW - 1)
-            lower[k] += torch.bincount(inside, minlength=_LOW)
-    values = [(top << 16) + _from_top(lower[k], rest)[0] for k, (top, rest) in enumerate(found)]
-    thresholds = torch.tensor(values, dtype=torch.int32).view(torch.float32).tolist()
+    def read() -> Iterator[Tensor]:
+        for name in names:
+            for _, _, deltas in _pieces(name, base, experts):
+                yield deltas
+
+    rank = size - count(method.density, size)
+    thresholds = [own[0][0] for own in magnitudes_at(read, [rank], len(experts))]
     trim = Trimming(tuple(thresholds), 1)
     balance = 0
-    for name in names:
-        for _, _, deltas in _pieces(name, base, experts):
-            trim.apply_(deltas)
-            balance += int(elected_signs(deltas).sum(dtype=torch.int64))
+    for deltas in read():
+        trim.apply_(deltas)
+        balance += int(elected_signs(deltas).sum(dtype=torch.int64))
     return Trimming(trim.thresholds, 1 if balance >= 0 else -1)
-
-
-def _magnitudes(
-    names: Sequence[str], base: Source, experts: Mapping[str, Source]
-) -> Iterator[Tensor]:
-    """Magnitudes as integers of the same order, piece by piece, shape ``(K, n)``."""
-    for name in names:
-        for _, _, deltas in _pieces(name, base, experts):
-            yield deltas.abs_().view(torch.int32)
-
-
-def _from_top(histogram: Tensor, rank: int) -> tuple[int, int]:
-    """Bin of the entry of that rank, 1 for the largest, and its rank within the bin."""
-    above = histogram.flip(0).cumsum(0)
-    at = int(torch.searchsorted(above, rank))
-    return len(histogram) - 1 - at, rank - (int(above[at - 1]) if at else 0)
 
 
 def merge_trimmed(
@@ -202,4 +213,45 @@ def merge_trimmed(
         for delta, weight in zip(deltas, row, strict=True):
             first.add_(delta, alpha=float(weight))
         merged[place] = first
+    return merged.view(shape)
+
+
+def merge_dropped(
+    name: str,
+    base: Source,
+    experts: Mapping[str, Source],
+    method: DroppingTransform,
+    row: NDArray[np.float64],
+    *,
+    called: str,
+) -> Tensor:
+    """One tensor of a merge by a method that drops entries, with the coefficients ``(K,)``.
+
+    Args:
+        name: Its name in the files.
+        base: The base.
+        experts: The experts.
+        method: The method.
+        row: Coefficients.
+        called: Its name for the method.
+    """
+    if method.separate:
+        experts = {e: model for (e, model), w in zip(experts.items(), row, strict=True) if w}
+        row = row[row != 0]
+    shape = base.shape(name)
+    columns = prod(shape[1:]) if len(shape) > 1 else prod(shape)
+
+    def read() -> Iterator[Tensor]:
+        for _, _, deltas in _pieces(name, base, experts, columns=max(columns, 1)):
+            yield deltas.view(len(experts), -1, *shape[1:])
+
+    merged = finite(base, name).flatten()
+    if not experts:
+        return merged.view(shape)
+    rest = merged
+    names = tuple(experts)
+    for piece in method.rewrite_pieces(read, size=len(merged), name=called, experts=names):
+        for delta, weight in zip(piece, row, strict=True):
+            rest[: delta.numel()].add_(delta.flatten(), alpha=float(weight))
+        rest = rest[piece[0].numel() :]
     return merged.view(shape)

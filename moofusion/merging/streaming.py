@@ -20,13 +20,17 @@ from moofusion.merging.methods import (
     Ties,
 )
 from moofusion.merging.methods.base import shares
+from moofusion.merging.methods.sparse import DroppingTransform
 from moofusion.merging.methods.stock import step_of
 from moofusion.merging.pieces import (
     Trimming,
-    differences,
+    add_base_,
+    difference,
     finite,
     gram,
     merge_added,
+    merge_dropped,
+    merge_summed,
     merge_trimmed,
     trimming,
 )
@@ -240,50 +244,36 @@ def _merged(
         return merge_trimmed(name, base, experts, trim, row)
     if isinstance(method, Average | Slerp):
         row = shares(row[None], method.name)[0]
-    if isinstance(method, Linear | Average | Slerp):
+    plain = isinstance(method, Linear) or (
+        isinstance(method, TensorTransform) and method.changes_nothing
+    )
+    if plain or isinstance(method, Average | Slerp):
         if np.count_nonzero(row) == 1 and row.max() == 1:
             finite(base, name)  # a damaged base is named even where it does not count
             return finite(list(experts.values())[int(row.argmax())], name)
-        if not isinstance(method, Slerp):
+        if plain:
             return merge_added(name, base, experts, row)
-        whole = method.of == "weights"
-        row = method.factors(gram(name, base, experts, whole=whole), row)
-        return merge_added(name, base, experts, row, scale=float(row.sum()) if whole else 1.0)
+        if isinstance(method, Slerp):
+            whole = method.of == "weights"
+            row = method.factors(gram(name, base, experts, whole=whole), row)
+            if not whole:
+                return merge_added(name, base, experts, row)
+        return merge_summed(name, experts, row)
     if isinstance(method, ModelStock):
         step = step_of(gram(name, base, experts, whole=False))
         return merge_added(name, base, experts, row * step)
     assert isinstance(method, TensorTransform)
-    short = name.removeprefix(_body_prefix(base.folder)) if hasattr(method, "seed") else name
-    if method.separate:
-        merged = finite(base, name)
-        for (expert, model), weight in zip(experts.items(), row, strict=True):
-            if weight:
-                own = differences(name, base, {expert: model})
-                if not method.changes_nothing:
-                    own = method.rewrite(own, name=short, experts=(expert,))
-                merged.add_(own[0], alpha=float(weight))
-                del own  # before the next is read
-        if method.changes_nothing and np.count_nonzero(row) == 1 and row.max() == 1:
-            return finite(list(experts.values())[int(row.argmax())], name)
-        return merged
-    return _rewritten(name, short, base, experts, method, row)
-
-
-def _rewritten(
-    name: str,
-    short: str,
-    base: Source,
-    experts: dict[str, Source],
-    method: TensorTransform,
-    row: NDArray[np.float64],
-) -> Tensor:
-    """One tensor by a method that sees all experts together."""
-    deltas = differences(name, base, experts)
-    deltas = method.rewrite(deltas, name=short, experts=tuple(experts))
-    merged = finite(base, name)
-    for delta, weight in zip(deltas, row, strict=True):
-        merged.add_(delta, alpha=float(weight))
-    return merged
+    called = name.removeprefix(_body_prefix(base.folder)) if hasattr(method, "seed") else name
+    if isinstance(method, DroppingTransform):
+        return merge_dropped(name, base, experts, method, row, called=called)
+    models = list(experts.values())
+    merged = method.total(
+        lambda k: difference(name, base, models[k]),
+        row.tolist(),
+        name=called,
+        experts=tuple(experts),
+    )
+    return add_base_(merged, name, base)
 
 
 def _write_companions(recipe: MergeRecipe, source: Path, folder: Path) -> None:

@@ -19,6 +19,8 @@ __all__ = ["Checkpoint", "ShardWriter"]
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+# Entries that are converted at a time.
+_ENTRIES = 1 << 22
 # Names of number formats in safetensors files, and in torch.
 _FORMATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _CODES = {name: code for code, name in _FORMATS.items()}
@@ -180,11 +182,13 @@ class ShardWriter:
             file.write(self._headers[shard])
             self._open = shard, file
         code = self._formats[name]
-        if code in _FORMATS:
-            tensor = tensor.to(getattr(torch, _FORMATS[code]))
-        flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        assert flat.nbytes == self._sizes[name], f"{name} is not what was announced"
-        self._open[1].write(flat.data)
+        kind = getattr(torch, _FORMATS[code]) if code in _FORMATS else tensor.dtype
+        flat = tensor.detach().contiguous().flatten()
+        size = len(flat) * kind.itemsize
+        assert size == self._sizes[name], f"{name} is not what was announced"
+        for start in range(0, len(flat), _ENTRIES):
+            piece = flat[start : start + _ENTRIES].cpu().to(kind)
+            self._open[1].write(piece.view(torch.uint8).numpy().data)
 
     def _write_index(self) -> None:
         if len(self._shards) == 1:

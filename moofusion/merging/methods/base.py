@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol
 
@@ -168,6 +168,33 @@ class TensorTransform(TaskVectorTransform):
         """Whether the rewritten task vector of an expert does not depend on the other experts."""
         return False
 
+    def total(
+        self,
+        read: Callable[[int], Tensor],
+        weights: Sequence[float],
+        *,
+        name: str,
+        experts: tuple[str, ...],
+    ) -> Tensor:
+        """The sum over experts of weight times rewritten difference, for one tensor.
+
+        It is what merges from disk to disk ask for. Methods that can do with fewer than all
+        differences at a time override it; those that treat experts apart take one after the other.
+
+        Args:
+            read: Gives the difference of the k-th expert, in single precision, each time anew.
+            weights: Weights of the K experts.
+            name: Name of the tensor.
+            experts: Names of the K experts.
+        """
+        if not self.separate:
+            deltas = torch.stack([read(k) for k in range(len(experts))])
+            deltas = self.rewrite(deltas, name=name, experts=experts)
+            return sum_of(deltas.__getitem__, weights)
+        return sum_of(
+            lambda k: self.rewrite(read(k)[None], name=name, experts=(experts[k],))[0], weights
+        )
+
     def __call__(self, vectors: TaskVectors) -> TaskVectors:
         """Rewrite tensor by tensor: memory is that of the new task vectors and one tensor."""
         if self.changes_nothing:
@@ -179,6 +206,17 @@ class TensorTransform(TaskVectorTransform):
             new = self.rewrite(part, name=entry.name, experts=vectors.names)
             deltas[:, entry.slice] = new.reshape(len(deltas), -1).to(deltas.dtype)
         return replace(vectors, deltas=deltas, residue=no_residue(vectors))
+
+
+def sum_of(read: Callable[[int], Tensor], weights: Sequence[float]) -> Tensor:
+    """The weighted sum of tensors that are made one after the other; those of weight 0 are not."""
+    total: Tensor | None = None
+    for k, weight in enumerate(weights):
+        if weight:
+            one = read(k)
+            total = one * weight if total is None else total.add_(one, alpha=weight)
+            del one  # before the next is made
+    return torch.zeros_like(read(0)) if total is None else total
 
 
 def no_residue(vectors: TaskVectors) -> tuple[tuple[Tensor, Tensor], ...]:

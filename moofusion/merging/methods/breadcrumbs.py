@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from moofusion.errors import ConfigurationError
-from moofusion.merging.methods.base import TensorTransform, check_share
-from moofusion.merging.methods.sparse import disjoint_mean_
+from moofusion.merging.methods.base import check_share
+from moofusion.merging.methods.sparse import DroppingTransform, Reading, magnitudes_at
 
 __all__ = ["Breadcrumbs"]
 
 
 @dataclass(frozen=True)
-class Breadcrumbs(TensorTransform):
+class Breadcrumbs(DroppingTransform):
     """Model Breadcrumbs (Davari & Belilovsky 2023, arXiv:2312.06795, section 3).
 
     Within each tensor the share `gamma` of largest magnitude (outliers) and the smallest entries
@@ -32,6 +32,7 @@ class Breadcrumbs(TensorTransform):
         elect: Elect signs and average what agrees, instead of adding up.
 
     Example:
+        >>> import torch
         >>> delta = torch.tensor([[9.0, -4.0, 3.0, 0.1]])
         >>> Breadcrumbs(density=0.5, gamma=0.25).rewrite(delta, name="w", experts=("a",))
         tensor([[ 0., -4.,  3.,  0.]])
@@ -59,19 +60,50 @@ class Breadcrumbs(TensorTransform):
         """Whether everything stays."""
         return self.density == 1 and not self.elect
 
-    @property
-    def separate(self) -> bool:
-        """Whether each expert is rewritten by itself."""
-        return not self.elect
+    def drop(
+        self, read: Reading, *, size: int, name: str, experts: tuple[str, ...]
+    ) -> Iterator[Tensor]:
+        """Mask both tails of one tensor; of equal magnitudes the first count as the smaller."""
+        above = size - int(self.gamma * size)  # from this rank on entries are too large
+        below = above - int(self.density * size)  # up to this rank they are too small
+        ranks = [rank for rank in (below - 1, above) if 0 <= rank < size]
+        found = magnitudes_at(read, ranks, len(experts))
+        tails = []
+        for own in found:
+            low, under = own[0] if below else (-1.0, -1)
+            high, over = own[-1] if above < size else (float("inf"), 0)
+            tails.append(_Tails(low, under + 1, high, over))
+        for piece in read():
+            for row, tail in zip(piece, tails, strict=True):
+                tail.mask_(row)
+            yield piece
 
-    def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
-        """Mask both tails of one tensor."""
-        for row in deltas:
-            n = row.numel()
-            largest, stays = int(self.gamma * n), int(self.density * n)
-            order = row.abs().flatten().argsort(stable=True)
-            masked = torch.cat([order[: n - largest - stays], order[n - largest :]])
-            row.view(-1)[masked] = 0
-        if self.elect:
-            disjoint_mean_(deltas)
-        return deltas
+
+@dataclass
+class _Tails:
+    """What is masked of one expert, and what is left to do among equal magnitudes.
+
+    Attributes:
+        low: The largest magnitude that is too small.
+        under: How many entries of that magnitude are still to be masked.
+        high: The smallest magnitude that is too large.
+        over: How many entries of that magnitude may still stay.
+    """
+
+    low: float
+    under: int
+    high: float
+    over: int
+
+    def mask_(self, row: Tensor) -> None:
+        sizes = row.abs()
+        goes = (sizes < self.low) | (sizes > self.high)
+        flat = goes.view(-1)
+        if self.under:
+            equal = (sizes == self.low).flatten().nonzero().flatten()[: self.under]
+            flat[equal] = True
+            self.under -= len(equal)
+        equal = (sizes == self.high).flatten().nonzero().flatten()
+        flat[equal[self.over :]] = True
+        self.over = max(self.over - len(equal), 0)
+        row.masked_fill_(goes, 0)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from moofusion.merging.methods.base import TensorTransform, check_count, check_share
-from moofusion.merging.methods.sparse import disjoint_mean_, uniform
+from moofusion.merging.methods.base import check_count, check_share
+from moofusion.merging.methods.sparse import DroppingTransform, Reading, seeded
 
 __all__ = ["Dare"]
 
 
 @dataclass(frozen=True)
-class Dare(TensorTransform):
+class Dare(DroppingTransform):
     """Drop And REscale (Yu et al. 2023, arXiv:2311.03099, section 3.2).
 
     Each entry of a task vector stays with probability `density` (1 - p in the paper) and is
@@ -56,16 +58,13 @@ class Dare(TensorTransform):
         """Whether everything stays."""
         return self.density == 1 and not self.elect
 
-    @property
-    def separate(self) -> bool:
-        """Whether each expert is rewritten by itself."""
-        return not self.elect
-
-    def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
+    def drop(
+        self, read: Reading, *, size: int, name: str, experts: tuple[str, ...]
+    ) -> Iterator[Tensor]:
         """Drop and rescale one tensor."""
-        for row, expert in zip(deltas, experts, strict=True):
-            stays = uniform(row.shape, self.seed, expert, name).to(row.device) < self.density
-            row.masked_fill_(~stays, 0).div_(self.density)
-        if self.elect:
-            disjoint_mean_(deltas)
-        return deltas
+        generators = [seeded(self.seed, expert, name) for expert in experts]
+        for piece in read():
+            for row, generator in zip(piece, generators, strict=True):
+                goes = torch.rand(row.shape, generator=generator) >= self.density
+                row.masked_fill_(goes.to(row.device), 0).div_(self.density)
+            yield piece

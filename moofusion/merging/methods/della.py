@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from moofusion.errors import ConfigurationError
-from moofusion.merging.methods.base import TensorTransform, check_count, check_share
-from moofusion.merging.methods.sparse import disjoint_mean_, uniform
+from moofusion.merging.methods.base import check_count, check_share
+from moofusion.merging.methods.sparse import DroppingTransform, Reading, seeded
 
 __all__ = ["Della"]
 
 
 @dataclass(frozen=True)
-class Della(TensorTransform):
+class Della(DroppingTransform):
     """DELLA-Merging (Deep et al. 2024, arXiv:2406.11617, section 3).
 
     1. *Drop* (MAGPRUNE): within each row of a matrix the n entries are ranked by magnitude; the
@@ -65,20 +67,19 @@ class Della(TensorTransform):
         """Probability with which each entry of a tensor stays."""
         rows = delta.reshape(1, -1) if delta.dim() < 2 else delta.flatten(1)
         n = rows.shape[1]
-        ranks = rows.abs().argsort(dim=1, stable=True).argsort(dim=1, stable=True)
-        return (self.density + self.epsilon * ((ranks + 0.5) / n - 0.5)).view(delta.shape)
+        order = rows.abs().argsort(dim=1, stable=True)
+        steps = (torch.arange(n, device=rows.device) + 0.5) / n - 0.5
+        chances = (self.density + self.epsilon * steps).expand_as(order)
+        return torch.empty_like(rows).scatter_(1, order, chances).view(delta.shape)
 
-    @property
-    def separate(self) -> bool:
-        """Whether each expert is rewritten by itself."""
-        return not self.elect
-
-    def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
-        """Drop, rescale and elect within one tensor."""
-        for row, expert in zip(deltas, experts, strict=True):
-            chance = self.probabilities(row)
-            stays = uniform(row.shape, self.seed, expert, name).to(row.device) < chance
-            row.masked_fill_(~stays, 0).div_(chance)
-        if self.elect:
-            disjoint_mean_(deltas)
-        return deltas
+    def drop(
+        self, read: Reading, *, size: int, name: str, experts: tuple[str, ...]
+    ) -> Iterator[Tensor]:
+        """Drop and rescale one tensor."""
+        generators = [seeded(self.seed, expert, name) for expert in experts]
+        for piece in read():
+            for row, generator in zip(piece, generators, strict=True):
+                chance = self.probabilities(row)
+                goes = torch.rand(row.shape, generator=generator).to(row.device) >= chance
+                row.masked_fill_(goes, 0).div_(chance)
+            yield piece

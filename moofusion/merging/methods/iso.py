@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from moofusion.merging.methods.base import TensorTransform
+from moofusion.merging.methods.base import TensorTransform, sum_of
 
 __all__ = ["Iso"]
 
@@ -46,9 +47,33 @@ class Iso(TensorTransform):
         """Level the singular values of one tensor."""
         if deltas.dim() != 3:
             return deltas.div_(len(deltas))
-        U, S, V = torch.linalg.svd(deltas.sum(0), full_matrices=False)
-        real = S[0] * max(deltas.shape[1:]) * torch.finfo(S.dtype).eps < S
-        energy = (deltas @ V.T).square().sum(1) + (U.T @ deltas).square().sum(2)
-        shares = energy / energy.sum(0).clamp_(min=torch.finfo(S.dtype).tiny)
-        level: Tensor = S.mean() * ((U * (shares * real)[:, None]) @ V)
-        return level
+        U, shares, V = _leveled(deltas.__getitem__, len(deltas))
+        return (U * shares[:, None]) @ V
+
+    def total(
+        self,
+        read: Callable[[int], Tensor],
+        weights: Sequence[float],
+        *,
+        name: str,
+        experts: tuple[str, ...],
+    ) -> Tensor:
+        """The weighted sum, with the differences of one expert at a time."""
+        K = len(experts)
+        if read(0).dim() != 2:
+            return sum_of(read, [weight / K for weight in weights])
+        U, shares, V = _leveled(read, K)
+        return U.mul_(torch.as_tensor(weights, dtype=U.dtype, device=U.device) @ shares) @ V
+
+
+def _leveled(read: Callable[[int], Tensor], K: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Singular vectors of the sum of K matrices, and each one's share ``(K, p)`` of ``mean(S)``."""
+    U, S, V = torch.linalg.svd(sum_of(read, [1.0] * K), full_matrices=False)
+    real = S[0] * max(len(U), V.shape[1]) * torch.finfo(S.dtype).eps < S
+    energy = torch.stack([_energy(read(k), U, V) for k in range(K)])
+    shares = energy / energy.sum(0).clamp_(min=torch.finfo(S.dtype).tiny)
+    return U, S.mean() * shares * real, V
+
+
+def _energy(delta: Tensor, U: Tensor, V: Tensor) -> Tensor:
+    return (delta @ V.T).square_().sum(0) + (U.T @ delta).square_().sum(1)

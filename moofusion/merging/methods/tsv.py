@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from moofusion.merging.methods.base import TensorTransform, check_share
+from moofusion.merging.methods.base import TensorTransform, check_share, sum_of
 from moofusion.merging.methods.sparse import count
 
 __all__ = ["Tsv"]
@@ -58,14 +59,42 @@ class Tsv(TensorTransform):
         K = len(deltas)
         if deltas.dim() != 3:
             return deltas.div_(K)
-        U, S, V = torch.linalg.svd(deltas, full_matrices=False)
-        r = count(self.rank or 1 / K, S.shape[1])
-        left = _orthonormal(torch.cat([u[:, :r] for u in U], dim=1))
-        right = _orthonormal(torch.cat([v[:r] for v in V], dim=0))
+        left, S, right = self._orthogonal(deltas.__getitem__, K)
+        r = S.shape[1]
         parts = [slice(k * r, (k + 1) * r) for k in range(K)]
         return torch.stack(
-            [left[:, part] * s[:r] @ right[part] for part, s in zip(parts, S, strict=True)]
+            [left[:, part] * s @ right[part] for part, s in zip(parts, S, strict=True)]
         )
+
+    def total(
+        self,
+        read: Callable[[int], Tensor],
+        weights: Sequence[float],
+        *,
+        name: str,
+        experts: tuple[str, ...],
+    ) -> Tensor:
+        """The weighted sum, with the differences of one expert at a time."""
+        K = len(experts)
+        if read(0).dim() != 2:
+            return sum_of(read, [weight / K for weight in weights])
+        left, S, right = self._orthogonal(read, K)
+        scaled = S * torch.as_tensor(weights, dtype=S.dtype, device=S.device)[:, None]
+        return left.mul_(scaled.flatten()) @ right
+
+    def _orthogonal(self, read: Callable[[int], Tensor], K: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Orthonormal columns ``(m, K r)``, singular values ``(K, r)``, rows ``(K r, n)``."""
+        kept: list[tuple[Tensor, Tensor, Tensor]] = []
+        for k in range(K):
+            U, S, V = torch.linalg.svd(read(k), full_matrices=False)
+            r = count(self.rank or 1 / K, len(S))
+            kept.append((U[:, :r].clone(), S[:r], V[:r].clone()))
+            del U, V  # before the next is decomposed
+        left = torch.cat([U for U, _, _ in kept], dim=1)
+        right = torch.cat([V for _, _, V in kept], dim=0)
+        values = torch.stack([S for _, S, _ in kept])
+        del kept
+        return _orthonormal(left), values, _orthonormal(right)
 
 
 def _orthonormal(matrix: Tensor) -> Tensor:
