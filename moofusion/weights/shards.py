@@ -19,7 +19,7 @@ __all__ = ["Checkpoint", "ShardWriter"]
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
-# Entries that are converted at a time.
+# Entries that are converted at a time, or read by one memory map.
 _ENTRIES = 1 << 22
 # Names of number formats in safetensors files, and in torch.
 _FORMATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -54,6 +54,7 @@ class Checkpoint:
         self.folder, self.role = folder, role
         self._file: dict[str, Path] = {}
         self._about: dict[str, tuple[str, tuple[int, ...]]] = {}
+        self._held: tuple[str, Tensor | None, int] = "", None, 0
         for file in self._files():
             try:
                 with safe_open(file, framework="pt") as opened:
@@ -107,8 +108,18 @@ class Checkpoint:
         return tensor
 
     def piece(self, name: str, place: slice) -> Tensor:
-        """Entries of the flattened tensor, in single precision; changes never reach the file."""
-        return self.read(name).flatten()[place].float()
+        """Entries of the flattened tensor, in single precision; changes never reach the file.
+
+        The memory map stays open for the next piece, until as many entries have been read of it.
+        """
+        import torch
+
+        held, flat, used = self._held
+        if held != name or flat is None or used > _ENTRIES:
+            flat, used = self.read(name).flatten(), 0
+        part = flat[place]
+        self._held = name, flat, used + len(part)
+        return part.float() if part.dtype != torch.float32 else part.clone()
 
 
 class ShardWriter:

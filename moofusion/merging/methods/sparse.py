@@ -169,7 +169,12 @@ def disjoint_mean_(deltas: Tensor, *, majority: int | None = None) -> None:
 
 def elected_signs(deltas: Tensor) -> Tensor:
     """Sign of the sum over experts at each position: -1, 0 or 1."""
-    return deltas.sum(0, dtype=torch.float64).sign().to(torch.int8)
+    if len(deltas) == 2:  # rounding never changes the sign of a sum of two
+        return deltas.sum(0).sign().to(torch.int8)
+    total = deltas[0].double()
+    for delta in deltas[1:]:
+        total += delta
+    return total.sign_().to(torch.int8)
 
 
 def seeded(*key: object) -> torch.Generator:
