@@ -3,7 +3,8 @@
 A base and two experts of Llama's architecture with random weights in bfloat16 are written, and
 merged by each method that both know, in a process of its own on one thread, by the command line
 from start to end; sums are in single precision in both, and both write bfloat16. Printed are the
-seconds and the largest resident memory of the process, with the pages of mapped files in it.
+processor's seconds, on which other processes have little influence, and the largest resident memory
+of the process, with the pages of mapped files in it.
 mergekit 0.1.5 runs in an environment of its own, which is made if it is not there (see
 parity_mergekit.py); --alone leaves it out and adds the methods that it has not.
 
@@ -91,18 +92,17 @@ def write_checkpoints(folder: Path, megabytes: int, width: int, words: int, shar
 
 # A process counts the memory of the one it was forked from, so a small one starts and measures it.
 MEASURE = """
-import json, resource, subprocess, sys, time
-started = time.perf_counter()
+import json, resource, subprocess, sys
 done = subprocess.run(sys.argv[1:], capture_output=True, text=True)
-seconds = time.perf_counter() - started
 if done.returncode:
     sys.exit(done.stderr[-2000:])
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss]))
 """
 
 
 def run(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak resident megabytes of a process on one thread."""
+    """Processor's seconds and peak resident megabytes of a process on one thread."""
     variables = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     start = [sys.executable, "-S", "-c", MEASURE, *command]
     done = subprocess.run(start, env=variables, capture_output=True, text=True)
