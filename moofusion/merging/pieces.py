@@ -197,7 +197,8 @@ def trimming(
                 yield deltas
 
     rank = size - count(method.density, size)
-    thresholds = [own[0][0] for own in magnitudes_at(read, [rank], len(experts))]
+    found = magnitudes_at(read, [rank], experts=len(experts), size=size)
+    thresholds = [own[0][0] for own in found]
     trim = Trimming(tuple(thresholds), 1)
     balance = 0
     for deltas in read():

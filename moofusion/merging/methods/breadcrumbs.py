@@ -67,7 +67,7 @@ class Breadcrumbs(DroppingTransform):
         above = size - int(self.gamma * size)  # from this rank on entries are too large
         below = above - int(self.density * size)  # up to this rank they are too small
         ranks = [rank for rank in (below - 1, above) if 0 <= rank < size]
-        found = magnitudes_at(read, ranks, len(experts))
+        found = magnitudes_at(read, ranks, experts=len(experts), size=size)
         tails = []
         for own in found:
             low, under = own[0] if below else (-1.0, -1)

@@ -23,6 +23,8 @@ __all__ = [
 
 # A magnitude in single precision has 31 bits: 15 pick a bin, 16 the value within it.
 _HIGH, _LOW = 1 << 15, 1 << 16
+# Fewer entries than this are sorted sooner than counted.
+_FEW = 1 << 14
 
 #: Starts a reading of differences: pieces ``(K, rows, ...)``, whole rows one after the other.
 Reading = Callable[[], Iterable[Tensor]]
@@ -96,25 +98,35 @@ def keep_largest_(row: Tensor, keep: int) -> None:
 
 
 def magnitudes_at(
-    read: Reading, ranks: Sequence[int], experts: int
+    read: Reading, ranks: Sequence[int], *, experts: int, size: int
 ) -> list[list[tuple[float, int]]]:
     """Magnitudes of these ranks (0 the smallest) of each expert, exact, in two readings.
 
     The upper bits come from a histogram over all entries, the rest from one over the entries that
-    share those bits.
+    share those bits; few entries are sorted.
 
     Args:
         read: Starts a reading of the differences.
         ranks: The ranks, each below the number of entries.
         experts: How many experts there are.
+        size: How many entries each of them has.
 
     Returns:
         For each expert and rank the magnitude, and how many equal ones have lower ranks.
 
     Example:
-        >>> magnitudes_at(lambda: [torch.tensor([[3.0, -1.0, 2.0, -2.0]])], [0, 2], 1)
+        >>> magnitudes_at(lambda: [torch.tensor([[3.0, -1.0, 2.0, -2.0]])], [0, 2],
+        ...               experts=1, size=4)
         [[(1.0, 0), (2.0, 1)]]
     """
+    if size < _FEW:
+        rows = torch.cat([_bits(piece) for piece in read()], dim=1).cpu().sort(dim=1).values
+        below = [[int(torch.searchsorted(row, row[rank])) for rank in ranks] for row in rows]
+        values = rows.view(torch.float32)[:, list(ranks)].tolist()
+        return [
+            [(value, rank - low) for value, rank, low in zip(own, ranks, lows, strict=True)]
+            for own, lows in zip(values, below, strict=True)
+        ]
     upper = torch.zeros(experts, _HIGH, dtype=torch.int64)
     for piece in read():
         for row, bits in zip(upper, _bits(piece), strict=True):
@@ -139,7 +151,7 @@ def magnitudes_at(
 
 def _bits(piece: Tensor) -> Tensor:
     """Magnitudes as integers of the same order, shape ``(K, n)``."""
-    return piece.abs().view(torch.int32).flatten(1)
+    return piece.abs().float().view(torch.int32).reshape(len(piece), -1)
 
 
 def _bin_of(histogram: Tensor, rank: int) -> tuple[int, int]:

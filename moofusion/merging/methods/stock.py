@@ -41,7 +41,7 @@ class ModelStock(TensorTransform):
 
     def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
         """Scale the differences of one tensor."""
-        rows = deltas.flatten(1).double()
+        rows = deltas.reshape(len(deltas), -1).double()
         return deltas.mul_(step_of((rows @ rows.T).cpu().numpy()))
 
 
