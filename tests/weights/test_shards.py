@@ -86,3 +86,18 @@ def test_damaged_and_missing_files_are_named(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(listed))
     with pytest.raises(PoolError, match=r"gone\.safetensors cannot be read"):
         Checkpoint(tmp_path, role="expert 'x'")
+
+
+def test_another_version_of_the_weights_beside_them_is_not_read(tmp_path):
+    save_file({"w": torch.ones(2)}, tmp_path / "model.safetensors")
+    save_file({"layers.0.w": torch.ones(2)}, tmp_path / "consolidated.safetensors")
+    assert Checkpoint(tmp_path, role="base").names == ("w",)
+
+
+def test_pieces_are_copies_however_many_share_a_memory_map(tmp_path):
+    values = {"w": torch.arange(6.0).view(2, 3), "h": torch.arange(6.0).bfloat16()}
+    save_file(values, tmp_path / "model.safetensors")
+    opened = Checkpoint(tmp_path, role="base")
+    for name in ("w", "h", "w"):
+        opened.piece(name, slice(1, 4)).zero_()
+        assert opened.piece(name, slice(1, 4)).tolist() == [1.0, 2.0, 3.0]
