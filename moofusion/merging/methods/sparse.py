@@ -119,6 +119,8 @@ def magnitudes_at(
         ...               experts=1, size=4)
         [[(1.0, 0), (2.0, 1)]]
     """
+    if not ranks:
+        return [[] for _ in range(experts)]
     if size < _FEW:
         rows = torch.cat([_bits(piece) for piece in read()], dim=1).cpu().sort(dim=1).values
         below = [[int(torch.searchsorted(row, row[rank])) for rank in ranks] for row in rows]
