@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import ViTForImageClassification
+    from transformers import PreTrainedModel, ViTForImageClassification
 
 #: Read by ``AutoImageProcessor`` with or without torchvision; the same scaling as
 #: `moofusion.zoo.training.pixel_values`.
@@ -30,17 +30,31 @@ _PREPROCESSOR = {
 }
 
 
-def save_checkpoint(model: ViTForImageClassification, folder: Path) -> None:
-    """Write `model` rounded to float16; `folder` appears only when it is complete."""
+def save_checkpoint(
+    model: PreTrainedModel, folder: Path, beside: Callable[[Path], object]
+) -> None:
+    """Write `model` rounded to float16; `folder` appears only when it is complete.
+
+    Args:
+        model: any model of transformers.
+        folder: where.
+        beside: writes what belongs beside the weights (`save_preprocessor`, a tokenizer's
+            ``save_pretrained``) into the folder it is given.
+    """
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True)
     copy.deepcopy(model).to(torch.float16).save_pretrained(part)
-    text = json.dumps(_PREPROCESSOR, indent=2) + "\n"
-    (part / "preprocessor_config.json").write_text(text, encoding="utf-8")
+    beside(part)
     for file in part.iterdir():  # safetensors are written for the owner alone
         file.chmod(0o644)
     part.rename(folder)
+
+
+def save_preprocessor(folder: Path) -> None:
+    """Write what ``AutoImageProcessor`` reads."""
+    text = json.dumps(_PREPROCESSOR, indent=2) + "\n"
+    (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
 
 
 def load_checkpoint(folder: Path) -> ViTForImageClassification:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from moofusion.zoo.archives import ARCHIVES
+
 _SOURCES: dict[str, str] = {
     "mnist": (
         "`data/mnist.npz`, `models/mnist`: MNIST database of handwritten digits, Yann LeCun, "
@@ -65,5 +67,23 @@ def notice(tasks: Iterable[str]) -> str:
         "Copyright (c) 2017 Zalando SE, https://tech.zalando.com",
         "",
         _MIT,
+    ]
+    return "\n".join(lines)
+
+
+def archive_notice(keys: Iterable[str]) -> str:
+    """Markdown text that names source and licence of what the archives `keys` hold."""
+    lines = [
+        "# Sources and licences",
+        "",
+        "The models were trained with moofusion's own code (`moofusion zoo build`) from these "
+        "packages; `manifest.json` holds the recipe, the seeds and the checksums. Look at the "
+        "licences before you pass the files on.",
+        "",
+        *(
+            f"- `{found.package}` {found.version} ({found.client}): {found.source}."
+            for found in (ARCHIVES[key] for key in keys)
+        ),
+        "",
     ]
     return "\n".join(lines)

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from moofusion.zoo.fitting import fit
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import ViTForImageClassification
@@ -148,36 +150,16 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.classifier.parameters():
         parameter.requires_grad_(options.train_head)
-    groups = [
-        {
-            "params": [p for p in model.parameters() if p.requires_grad and (p.ndim > 1) == wide],
-            "weight_decay": decay,
-        }
-        for wide, decay in ((True, options.weight_decay), (False, 0.0))
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=options.learning_rate)
-    warmup = max(1, round(options.warmup * options.steps))
-    losses: list[float] = []
-    model.train()
-    for step in range(options.steps):
-        rate = min((step + 1) / warmup, 1.0)
-        rate *= 0.5 * (1 + math.cos(math.pi * max(0, step - warmup) / options.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * rate
+
+    def batch_loss() -> Tensor:
         images, labels = draw(generator)
         pixels = augment(images, options=options, generator=generator)
-        loss = _loss(model, pixels, labels, options, generator)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.item())
-        advance()
-    model.eval()
+        return _loss(model, pixels, labels, options, generator)
+
+    loss = fit(model, batch_loss, options, advance=advance)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    tail = losses[-max(1, len(losses) // 10) :]
-    return sum(tail) / len(tail)
+    return loss
 
 
 def _loss(

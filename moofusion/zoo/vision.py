@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from moofusion.zoo.fitting import Fitting
+
 ANIMALS: tuple[str, ...] = (
     "ant", "bat", "butterfly", "camel", "cat", "crab", "crocodile", "duck",
     "elephant", "fish", "giraffe", "hedgehog", "kangaroo", "lion", "octopus", "owl",
@@ -44,19 +46,14 @@ class Architecture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """One training run: AdamW with linear warm-up and cosine decay on augmented batches.
+class Training(Fitting):
+    """One training run on augmented batches.
 
     Angles are in degrees, shifts in pixels, `scale` is the largest relative change of size,
     `flip` mirrors half of the images, `erase` is the share of images that lose a rectangle, and
     `mixup` the share of batches blended with a shuffled copy of themselves.
     """
 
-    steps: int
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.1
     label_smoothing: float = 0.0
     angle: float = 10.0
     shift: float = 2.0
