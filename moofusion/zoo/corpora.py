@@ -48,3 +48,45 @@ def brown(data: str | Path | None = None) -> list[str]:
             if words:
                 texts.append(" ".join(words))
     return texts
+
+
+def imdb(data: str | Path | None = None) -> Labelled:
+    """Film reviews, negative or positive; arguments as for `sentences`."""
+    (content,) = members(
+        archive("imdb", data), lambda name: name.endswith("/reviews.json")
+    ).values()
+    reviews = json.loads(content)
+    return Labelled(
+        [review["t"] for review in reviews],
+        [int(review["s"]) for review in reviews],
+        ("negative", "positive"),
+    )
+
+
+def bbc(data: str | Path | None = None) -> Labelled:
+    """News articles by section; arguments as for `sentences`."""
+    files = members(
+        archive("bbc", data), lambda name: re.search(r"/data/\w+/\d+\.txt$", name) is not None
+    )
+    sections = [Path(name).parent.name for name in files]
+    classes = tuple(sorted(set(sections)))
+    return Labelled(
+        [content.decode("utf-8", "replace") for content in files.values()],
+        [classes.index(section) for section in sections],
+        classes,
+    )
+
+
+def spam(data: str | Path | None = None) -> Labelled:
+    """Mails, subject and body, wanted or spam; arguments as for `sentences`."""
+    files = members(
+        archive("spam", data),
+        lambda name: re.search(r"/data/(easy-ham|hard-ham|spam)-\d/[^/]+\.txt$", name) is not None,
+    )
+    texts = []
+    for content in files.values():
+        head, _, body = content.decode("utf-8", "replace").replace("\r\n", "\n").partition("\n\n")
+        subject = re.search(r"^subject:(.*)$", head, re.IGNORECASE | re.MULTILINE)
+        texts.append(f"{subject[1].strip() if subject else ''}\n{body}")
+    labels = [int("/data/spam-" in name) for name in files]
+    return Labelled(texts, labels, ("wanted", "spam"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 import torch
 
@@ -30,6 +30,10 @@ class Fitting:
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.1
+
+    def scaled(self, factor: float) -> Self:
+        """The same with `factor` times the steps, but at least two."""
+        return replace(self, steps=max(2, round(self.steps * factor)))
 
 
 def fit(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -85,37 +85,50 @@ class LanguageRecipe:
 
     def scaled(self, *, seed: int | None, steps_scale: float) -> LanguageRecipe:
         """Another seed, and every number of steps multiplied."""
-
-        def less(options: Fitting) -> Fitting:
-            return replace(options, steps=max(2, round(options.steps * steps_scale)))
-
         return replace(
             self,
             seed=self.seed if seed is None else seed,
-            pretraining=less(self.pretraining),
-            experts=less(self.experts),
+            pretraining=self.pretraining.scaled(steps_scale),
+            experts=self.experts.scaled(steps_scale),
         )
 
 
+class Corpus(NamedTuple):
+    """English sentences, and those of each language by what they are for (see `cut`)."""
+
+    english: list[str]
+    parts: dict[str, dict[str, list[str]]]
+
+
+def read_corpus(plan: LanguageRecipe, data: str | Path | None) -> Corpus:
+    """Read and cut the sentences.
+
+    Args:
+        plan: the recipe.
+        data: folder with the archives; without one they are fetched.
+
+    Raises:
+        DataError: an archive is missing or damaged, or holds too few sentences.
+    """
+    found = {task: cut(task, sentences(task, data), plan.splits) for task in plan.tasks}
+    return Corpus(brown(data), found)
+
+
 def build_language(
-    work: Path, plan: LanguageRecipe, data: str | Path | None, bar: Bar
+    work: Path, plan: LanguageRecipe, corpus: Corpus, bar: Bar
 ) -> tuple[dict[str, Any], dict[str, Table]]:
     """Write ``models/``, ``data/`` and ``NOTICE.md`` into `work`.
 
     Args:
         work: the folder of the build.
         plan: the recipe.
-        data: folder with the archives; without one they are fetched.
+        corpus: its texts.
         bar: see `moofusion.zoo.stages.bars`.
 
     Returns:
         What the manifest says of it, and bits per byte by split, model and task.
-
-    Raises:
-        DataError: an archive is missing or damaged, or holds too few sentences.
     """
-    english = brown(data)
-    parts = {task: cut(task, sentences(task, data), plan.splits) for task in plan.tasks}
+    english, parts = corpus
     mixture = [*english, *(text for part in parts.values() for text in part["base"])]
     tokenizer = train_tokenizer(mixture, plan)
     stream = encode(tokenizer, mixture, plan.seed)
@@ -202,9 +215,7 @@ def train_tokenizer(texts: list[str], plan: LanguageRecipe) -> PreTrainedTokeniz
     )
 
 
-def encode(
-    tokenizer: PreTrainedTokenizerFast, texts: list[str], seed: int
-) -> NDArray[np.int64]:
+def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str], seed: int) -> NDArray[np.int64]:
     """One stream of the tokens of all texts in random order, each after the start token."""
     order = np.random.default_rng(seed).permutation(len(texts))
     encoded = tokenizer([texts[i] for i in order], add_special_tokens=False, verbose=False)

@@ -30,7 +30,7 @@ def workplace(target: Path) -> Path:
 
 
 @contextlib.contextmanager
-def threads(count: int | None) -> Iterator[None]:
+def with_threads(count: int | None) -> Iterator[None]:
     """Let torch use `count` threads for a while; None leaves it its own choice."""
     before = torch.get_num_threads()
     if count is not None:
