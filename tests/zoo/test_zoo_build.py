@@ -84,7 +84,7 @@ def test_an_interrupted_build_goes_on_and_gives_the_same_models(
             raise KeyboardInterrupt
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(build.training, "train", breaks)
+    monkeypatch.setattr(training, "train", breaks)
     with pytest.raises(KeyboardInterrupt):
         build_zoo("vision4", data=raw_data, out=tmp_path / "broken", **TRIAL)
     assert not (tmp_path / "broken").exists()
@@ -107,7 +107,7 @@ def test_missing_data_is_reported_before_anything_is_written(tmp_path: Path) -> 
 def test_unknown_names_and_senseless_options_are_refused(raw_data: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'vision"):
         build_zoo("vison4", data=raw_data)
-    with pytest.raises(UnknownNameError, match="Known: vision4, vision5"):
+    with pytest.raises(UnknownNameError, match="Known: lm3, text3, vision4, vision5"):
         zoo_folder("language")
     with pytest.raises(ConfigurationError, match="steps_scale must be above 0, got 0"):
         build_zoo("vision4", data=raw_data, out=tmp_path / "x", steps_scale=0)
@@ -140,7 +140,7 @@ def test_importing_the_zoo_is_light() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert run.stdout.strip() == "[]"
-    assert set(ZOOS) == {"vision4", "vision5"}
+    assert set(ZOOS) == {"vision4", "vision5", "lm3", "text3"}
 
 
 def test_training_learns_and_the_probe_is_linear() -> None:
