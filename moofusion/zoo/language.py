@@ -43,7 +43,7 @@ class Sentences:
 
     base: int = 12_000
     search: int = 200
-    test: int = 1_000
+    test: int = 500
     train: int = 3_000
 
 
@@ -79,7 +79,7 @@ class LanguageRecipe:
     )
     experts: Fitting = field(
         default_factory=lambda: Fitting(
-            steps=450, batch_size=16, learning_rate=1e-3, weight_decay=0.1, warmup=0.1
+            steps=350, batch_size=16, learning_rate=1.5e-3, weight_decay=0.1, warmup=0.1
         )
     )
 
