@@ -6,6 +6,7 @@ from moofusion.tasks.corruptions import CORRUPTIONS, corrupt, corrupted
 from moofusion.tasks.data import LabelledData, read_columns, read_labelled
 from moofusion.tasks.function import FunctionTask
 from moofusion.tasks.generation import Generation
+from moofusion.tasks.harness import HarnessTask
 from moofusion.tasks.image import ImageClassification
 from moofusion.tasks.language import LanguageModeling, LanguageTask
 from moofusion.tasks.multiple_choice import MultipleChoice, Question
@@ -21,6 +22,7 @@ __all__ = [
     "Forgetting",
     "FunctionTask",
     "Generation",
+    "HarnessTask",
     "ImageClassification",
     "LabelledData",
     "LanguageModeling",
