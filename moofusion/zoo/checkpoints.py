@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from moofusion.weights.sources import quiet_transformers
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, ViTForImageClassification
@@ -42,7 +44,8 @@ def save_checkpoint(model: PreTrainedModel, folder: Path, beside: Callable[[Path
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True)
-    copy.deepcopy(model).to(torch.float16).save_pretrained(part)
+    with quiet_transformers():
+        copy.deepcopy(model).to(torch.float16).save_pretrained(part)
     beside(part)
     for file in part.iterdir():  # safetensors are written for the owner alone
         file.chmod(0o644)

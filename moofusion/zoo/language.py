@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from moofusion.errors import DataError
+from moofusion.weights.sources import quiet_transformers
 from moofusion.zoo import checkpoints
 from moofusion.zoo.archives import ARCHIVES
 from moofusion.zoo.corpora import brown, sentences
@@ -249,9 +250,10 @@ def load_model(folder: Path) -> GPT2LMHeadModel:
     """Read a model of lm3, computing in float32."""
     from transformers import GPT2LMHeadModel
 
-    model: GPT2LMHeadModel = GPT2LMHeadModel.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True
-    )
+    with quiet_transformers():
+        model: GPT2LMHeadModel = GPT2LMHeadModel.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True
+        )
     return model.eval()
 
 
@@ -289,11 +291,17 @@ def _train(
 
 
 def _save_texts(part: dict[str, list[str]], folder: Path) -> None:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset, DatasetDict, disable_progress_bars, enable_progress_bars
+    from datasets.utils import are_progress_bars_disabled
 
-    DatasetDict(
-        {split: Dataset.from_dict({"text": part[split]}) for split in _SPLITS}
-    ).save_to_disk(str(folder))
+    tables = {split: Dataset.from_dict({"text": part[split]}) for split in _SPLITS}
+    silent = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        DatasetDict(tables).save_to_disk(str(folder))
+    finally:
+        if not silent:
+            enable_progress_bars()
 
 
 _SPLITS = ("train", "search", "test")

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from moofusion.errors import DataError
+from moofusion.weights.sources import quiet_transformers
 from moofusion.zoo import checkpoints, corpora
 from moofusion.zoo.archives import ARCHIVES, archive, members
 from moofusion.zoo.fitting import Fitting, fit
@@ -199,8 +200,6 @@ def _pretrained(wheel: Path) -> Iterator[Path]:
 def _load(kind: str, folder: Path, plan: TextRecipe, **options: Any) -> Any:
     """A model of this class of transformers, computing in float32."""
     import transformers
-
-    from moofusion.weights.sources import quiet_transformers
 
     with quiet_transformers():  # the layers that are left out, and the head that is new
         model = getattr(transformers, kind).from_pretrained(
