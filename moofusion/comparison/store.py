@@ -192,6 +192,15 @@ class Store:
             raise
         self._connection.execute("COMMIT")
 
+    @contextmanager
+    def snapshot(self) -> Iterator[Store]:
+        """All that is read within is of one moment, whatever other processes write meanwhile."""
+        self._connection.execute("BEGIN")
+        try:
+            yield self
+        finally:
+            self._connection.execute("COMMIT")
+
     # ------------------------------------------------------------------ what is to be run
 
     def add_problem(self, fingerprint: str, title: str, description: Mapping[str, Any]) -> None:

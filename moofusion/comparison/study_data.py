@@ -199,7 +199,7 @@ class StudyData:
         Raises:
             RunError: There is no such file, or it is not a study.
         """
-        with Store(path, create=False) as store:
+        with Store(path, create=False) as opened, opened.snapshot() as store:
             problems = {
                 fingerprint: ProblemData.from_json(fingerprint, title, stored)
                 for fingerprint, (title, stored) in store.problems().items()

@@ -6,10 +6,11 @@ import json
 import multiprocessing
 import sqlite3
 
+import fake_study as fake
 import numpy as np
 import pytest
 
-from moofusion.comparison import Store
+from moofusion.comparison import Store, StudyData
 from moofusion.errors import RunError
 
 
@@ -108,3 +109,27 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(RunError, match="no study file"):
         Store(tmp_path / "missing.db", create=False)
     assert not (tmp_path / "missing.db").exists()
+
+
+def test_a_study_is_read_as_of_one_moment_while_others_write(tmp_path, monkeypatch):
+    path = tmp_path / "study.db"
+    fake.write_fake_study(path, problems={"two": 2}, algorithms=("nsga2",), seeds=(1,))
+    with Store(path) as store:
+        problem = store.cells()[0].problem
+        store.add_cell(problem, "nsga2", 2, "evaluations=24")
+        late = store.cells()[-1].id
+    read = Store.measurements
+
+    def written_to_meanwhile(self, *where):
+        found = read(self, *where)
+        with Store(path) as other:
+            other.add_evaluation(
+                late, problem, 1, np.array([0.3, 0.3]), failed=False, feasible=True,
+                metrics=[0.1, 0.2], cost=1.0, paid=1.0, gradient=(0.0, 0.0), full_cost=1.0,
+                seconds=0.1, elapsed=1.0,
+            )  # fmt: skip
+        return found
+
+    monkeypatch.setattr(Store, "measurements", written_to_meanwhile)
+    assert [len(run.X) for run in StudyData.read(path).runs] == [24, 0]
+    assert [len(run.X) for run in StudyData.read(path).runs] == [24, 1]
