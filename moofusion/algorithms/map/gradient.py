@@ -194,12 +194,14 @@ class GradientMAP(MAP):
         for i, row in enumerate(X):
             if row.tobytes() in known:
                 slopes[i] = known[row.tobytes()] * losses[i, :, None]
-        loss_targets = [Target.of(t.name, _LOSS) for t in self.targets]
-        of_loss = MergeSurrogate.fit(X, losses, loss_targets, gradients=slopes)
-        priors: list[Surrogate | None] = [
-            None if is_loss else model
-            for is_loss, model in zip(self._is_loss, of_loss.models, strict=True)
-        ]
+        priors: list[Surrogate | None] | None = None
+        if not self._is_loss.all():
+            loss_targets = [Target.of(t.name, _LOSS) for t in self.targets]
+            of_loss = MergeSurrogate.fit(X, losses, loss_targets, gradients=slopes)
+            priors = [
+                None if is_loss else model
+                for is_loss, model in zip(self._is_loss, of_loss.models, strict=True)
+            ]
         return MergeSurrogate.fit(
             X, values, self.targets, gradients=slopes, priors=priors,
             constraints=self._constraint_values(usable), **self._place(),

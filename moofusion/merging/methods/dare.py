@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from moofusion.merging.methods.base import check_count, check_share
-from moofusion.merging.methods.sparse import DroppingTransform, Reading, seeded
+from moofusion.merging.methods.sparse import DroppingTransform, Reading, drop_at_random
 
 __all__ = ["Dare"]
 
@@ -62,9 +61,6 @@ class Dare(DroppingTransform):
         self, read: Reading, *, size: int, name: str, experts: tuple[str, ...]
     ) -> Iterator[Tensor]:
         """Drop and rescale one tensor."""
-        generators = [seeded(self.seed, expert, name) for expert in experts]
-        for piece in read():
-            for row, generator in zip(piece, generators, strict=True):
-                goes = torch.rand(row.shape, generator=generator) >= self.density
-                row.masked_fill_(goes.to(row.device), 0).div_(self.density)
-            yield piece
+        return drop_at_random(
+            read, lambda row: self.density, seed=self.seed, name=name, experts=experts
+        )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moofusion.errors import ConfigurationError
 from moofusion.merging.methods.base import check_count, check_share
-from moofusion.merging.methods.sparse import DroppingTransform, Reading, seeded
+from moofusion.merging.methods.sparse import DroppingTransform, Reading, drop_at_random
 
 __all__ = ["Della"]
 
@@ -76,10 +76,4 @@ class Della(DroppingTransform):
         self, read: Reading, *, size: int, name: str, experts: tuple[str, ...]
     ) -> Iterator[Tensor]:
         """Drop and rescale one tensor."""
-        generators = [seeded(self.seed, expert, name) for expert in experts]
-        for piece in read():
-            for row, generator in zip(piece, generators, strict=True):
-                chance = self.probabilities(row)
-                goes = torch.rand(row.shape, generator=generator).to(row.device) >= chance
-                row.masked_fill_(goes, 0).div_(chance)
-            yield piece
+        return drop_at_random(read, self.probabilities, seed=self.seed, name=name, experts=experts)

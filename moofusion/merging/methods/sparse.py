@@ -15,6 +15,7 @@ __all__ = [
     "DroppingTransform",
     "count",
     "disjoint_mean_",
+    "drop_at_random",
     "elected_signs",
     "keep_largest_",
     "magnitudes_at",
@@ -195,3 +196,29 @@ def seeded(*key: object) -> torch.Generator:
     """A generator that depends on the key alone: not on the order of experts, nor the device."""
     seed = xxhash.xxh3_64_intdigest("/".join(map(str, key)).encode()) >> 1
     return torch.Generator().manual_seed(seed)
+
+
+def drop_at_random(
+    read: Reading,
+    chance: Callable[[Tensor], Tensor | float],
+    *,
+    seed: int,
+    name: str,
+    experts: tuple[str, ...],
+) -> Iterator[Tensor]:
+    """Pieces whose entries stay with their `chance`, by which they are divided; the rest are 0.
+
+    Args:
+        read: Starts a reading of the differences.
+        chance: Probability of each entry of one expert's piece, or one for all.
+        seed: Of what is drawn, together with `name` and the expert.
+        name: Name of the tensor.
+        experts: Names of the experts.
+    """
+    generators = [seeded(seed, expert, name) for expert in experts]
+    for piece in read():
+        for row, generator in zip(piece, generators, strict=True):
+            stays = chance(row)
+            goes = torch.rand(row.shape, generator=generator).to(row.device) >= stays
+            row.masked_fill_(goes, 0).div_(stays)
+        yield piece
