@@ -17,7 +17,14 @@ from moofusion.merging.linear import LinearMerge
 from moofusion.weights.layout import Partition
 from moofusion.weights.vectors import TaskVectors
 
-__all__ = ["Merge", "MergeMethod", "Statistics", "TaskVectorTransform", "TensorTransform"]
+__all__ = [
+    "MatrixTransform",
+    "Merge",
+    "MergeMethod",
+    "Statistics",
+    "TaskVectorTransform",
+    "TensorTransform",
+]
 
 Array = NDArray[np.float64]
 
@@ -206,6 +213,38 @@ class TensorTransform(TaskVectorTransform):
             new = self.rewrite(part, name=entry.name, experts=vectors.names)
             deltas[:, entry.slice] = new.reshape(len(deltas), -1).to(deltas.dtype)
         return replace(vectors, deltas=deltas, residue=no_residue(vectors))
+
+
+class MatrixTransform(TensorTransform):
+    """Base class of methods that rewrite matrices by their singular vectors; the rest is averaged.
+
+    A subclass implements :meth:`rewrite_matrices` and :meth:`total_of_matrices`.
+    """
+
+    @abstractmethod
+    def rewrite_matrices(self, deltas: Tensor) -> Tensor:
+        """New differences of one matrix, shape ``(K, m, n)``; may change `deltas` in place."""
+
+    @abstractmethod
+    def total_of_matrices(self, read: Callable[[int], Tensor], weights: Sequence[float]) -> Tensor:
+        """What :meth:`total` is of a matrix ``(m, n)``."""
+
+    def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
+        """Rewrite one tensor: a matrix by the method, a K-th of each difference elsewhere."""
+        return self.rewrite_matrices(deltas) if deltas.dim() == 3 else deltas.div_(len(deltas))
+
+    def total(
+        self,
+        read: Callable[[int], Tensor],
+        weights: Sequence[float],
+        *,
+        name: str,
+        experts: tuple[str, ...],
+    ) -> Tensor:
+        """The weighted sum, with the differences of one expert at a time."""
+        if read(0).dim() == 2:
+            return self.total_of_matrices(read, weights)
+        return sum_of(read, [weight / len(weights) for weight in weights])
 
 
 def sum_of(read: Callable[[int], Tensor], weights: Sequence[float]) -> Tensor:

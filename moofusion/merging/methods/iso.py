@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moofusion.merging.methods.base import TensorTransform, sum_of
+from moofusion.merging.methods.base import MatrixTransform, sum_of
 
 __all__ = ["Iso"]
 
 
 @dataclass(frozen=True)
-class Iso(TensorTransform):
+class Iso(MatrixTransform):
     """Iso-C, isotropic merging in the common subspace (Marczak et al. 2025, arXiv:2502.04959).
 
     For every matrix ``sum_k tau_k = U S V^T``, and the merge is
@@ -43,26 +43,14 @@ class Iso(TensorTransform):
     title: ClassVar[str] = "Iso-C"
     paper: ClassVar[str] = "Marczak et al. 2025, arXiv:2502.04959"
 
-    def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
+    def rewrite_matrices(self, deltas: Tensor) -> Tensor:
         """Level the singular values of one tensor."""
-        if deltas.dim() != 3:
-            return deltas.div_(len(deltas))
         U, shares, V = _leveled(deltas.__getitem__, len(deltas))
         return (U * shares[:, None]) @ V
 
-    def total(
-        self,
-        read: Callable[[int], Tensor],
-        weights: Sequence[float],
-        *,
-        name: str,
-        experts: tuple[str, ...],
-    ) -> Tensor:
+    def total_of_matrices(self, read: Callable[[int], Tensor], weights: Sequence[float]) -> Tensor:
         """The weighted sum, with the differences of one expert at a time."""
-        K = len(experts)
-        if read(0).dim() != 2:
-            return sum_of(read, [weight / K for weight in weights])
-        U, shares, V = _leveled(read, K)
+        U, shares, V = _leveled(read, len(weights))
         return U.mul_(torch.as_tensor(weights, dtype=U.dtype, device=U.device) @ shares) @ V
 
 

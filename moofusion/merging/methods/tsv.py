@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moofusion.merging.methods.base import TensorTransform, check_share, sum_of
+from moofusion.merging.methods.base import MatrixTransform, check_share
 from moofusion.merging.methods.sparse import count
 
 __all__ = ["Tsv"]
 
 
 @dataclass(frozen=True)
-class Tsv(TensorTransform):
+class Tsv(MatrixTransform):
     """TSV-Merge (Gargiulo et al. 2024, Task Singular Vectors, arXiv:2412.00081, section 4.2).
 
     For every matrix with p = min(rows, columns):
@@ -54,11 +54,9 @@ class Tsv(TensorTransform):
         if self.rank is not None:
             check_share("rank", self.rank)
 
-    def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:
+    def rewrite_matrices(self, deltas: Tensor) -> Tensor:
         """Decompose, cut and make orthogonal one tensor."""
         K = len(deltas)
-        if deltas.dim() != 3:
-            return deltas.div_(K)
         left, S, right = self._orthogonal(deltas.__getitem__, K)
         r = S.shape[1]
         parts = [slice(k * r, (k + 1) * r) for k in range(K)]
@@ -66,19 +64,9 @@ class Tsv(TensorTransform):
             [left[:, part] * s @ right[part] for part, s in zip(parts, S, strict=True)]
         )
 
-    def total(
-        self,
-        read: Callable[[int], Tensor],
-        weights: Sequence[float],
-        *,
-        name: str,
-        experts: tuple[str, ...],
-    ) -> Tensor:
+    def total_of_matrices(self, read: Callable[[int], Tensor], weights: Sequence[float]) -> Tensor:
         """The weighted sum, with the differences of one expert at a time."""
-        K = len(experts)
-        if read(0).dim() != 2:
-            return sum_of(read, [weight / K for weight in weights])
-        left, S, right = self._orthogonal(read, K)
+        left, S, right = self._orthogonal(read, len(weights))
         scaled = S * torch.as_tensor(weights, dtype=S.dtype, device=S.device)[:, None]
         return left.mul_(scaled.flatten()) @ right
 
