@@ -10,11 +10,29 @@ import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from moofusion.zoo.archives import ARCHIVES
+from moofusion.zoo.fitting import Fitting
+from moofusion.zoo.language import LanguageRecipe, Sentences
+
+#: Hardly any training.
+FEW = Fitting(steps=4, batch_size=4, learning_rate=1e-2)
+#: A recipe of lm3 that `language_archives` has sentences enough for.
+small_languages = partial(
+    LanguageRecipe,
+    splits=Sentences(base=20, search=10, test=15, train=30),
+    vocabulary=300,
+    context=16,
+    width=16,
+    layers=1,
+    heads=2,
+    pretraining=FEW,
+    experts=FEW,
+)
 
 _WORDS = {
     "de": "der die das und nicht ich wir haus baum wasser gehen kommt schön",

@@ -1,16 +1,32 @@
 import os
+from functools import partial
 from pathlib import Path
 
 import nbformat
+import packages
 import pytest
 from nbclient import NotebookClient
+
+from moofusion.zoo import build, build_zoo
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    """A folder with a miniature of lm3, which nobody has built before the tests."""
+    folder, archives = tmp_path_factory.mktemp("zoo"), tmp_path_factory.mktemp("archives")
+    with pytest.MonkeyPatch.context() as patch:
+        packages.expect(patch, packages.language_archives(archives))
+        patch.setattr(build, "LanguageRecipe", partial(packages.small_languages, context=128))
+        build_zoo("lm3", data=archives, out=folder / "lm3", progress=False, threads=1)
+    return folder
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_the_notebook_runs_from_start_to_end(path, tmp_path, monkeypatch):
+def test_the_notebook_runs_from_start_to_end(path, zoo, tmp_path, monkeypatch):
+    monkeypatch.setenv("MOOFUSION_ZOO", str(zoo))
     monkeypatch.setenv("MOOFUSION_SHORT", "1")
     monkeypatch.setenv("MOOFUSION_WORK", str(tmp_path / "work"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))

@@ -211,6 +211,14 @@ class Store:
                 (fingerprint, title, json.dumps(description)),
             )
 
+    def describe(self, fingerprint: str, description: Mapping[str, Any]) -> None:
+        """Replace the description of a problem that is there."""
+        with self._writing() as db:
+            db.execute(
+                "UPDATE problem SET description = ? WHERE fingerprint = ?",
+                (json.dumps(description), fingerprint),
+            )
+
     def problems(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """Title and description of every problem by fingerprint, in the order of entry."""
         rows = self._connection.execute("SELECT * FROM problem ORDER BY position")

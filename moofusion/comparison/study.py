@@ -59,7 +59,8 @@ class Study:
         store: The study file.
         front_size: Largest number of models of a run that are measured on test.
         controls: Whether random search and rewarded soup (where every objective has an expert) run
-            beside the algorithms, so that every table shows what they are worth.
+            beside the algorithms, so that every table shows what they are worth, and merges that
+            need no search (average, task arithmetic, TIES) are measured for the figures.
 
     Raises:
         ConfigurationError: A wrong budget, an unknown algorithm, no seeds.
@@ -105,9 +106,9 @@ class Study:
         listed = [*algorithms, *(_missing_controls(algorithms, self._problems) if controls else ())]
         self.algorithms = tuple(dict.fromkeys(listed))
         self._by_fingerprint = {p.fingerprint(): p for p in self._problems}
-        self._enter()
+        self._enter(controls)
 
-    def _enter(self) -> None:
+    def _enter(self, controls: bool) -> None:
         """Write problems and cells to the store; check algorithms before anything is paid."""
         from moofusion.algorithms.registry import get_algorithm
 
@@ -121,7 +122,10 @@ class Study:
             known = store.problems()
             for fingerprint, problem in self._by_fingerprint.items():
                 if fingerprint not in known:
-                    store.add_problem(fingerprint, problem.title, _describe(problem))
+                    store.add_problem(fingerprint, problem.title, _describe(problem, controls))
+                elif controls and not any(known[fingerprint][1]["controls"].values()):
+                    # An earlier study went without.
+                    store.describe(fingerprint, _describe(problem, controls))
                 for algorithm in self.algorithms:
                     for seed in self.seeds:
                         store.add_cell(fingerprint, algorithm, seed, str(self.budget))
@@ -306,10 +310,10 @@ def _opened(problems: Any) -> list[MergeProblem]:
     return opened
 
 
-def _describe(problem: MergeProblem) -> dict[str, Any]:
-    """What tables and plots need of a problem; measures anchors and controls."""
+def _describe(problem: MergeProblem, controls: bool) -> dict[str, Any]:
+    """What tables and plots need of a problem; measures anchors and, where asked for, controls."""
     splits = ("search", "test") if problem.has_test_split else ("search",)
-    controls = _controls(problem)
+    merges = _controls(problem) if controls else {}
     return {
         "tasks": list(problem.task_names),
         "objectives": [task.objective.name for task in problem.tasks],
@@ -320,7 +324,7 @@ def _describe(problem: MergeProblem) -> dict[str, Any]:
         "held_out_test": problem.has_test_split,
         "spec": problem.spec.model_dump() if problem.spec else None,
         "anchors": {split: _anchor_rows(problem, problem.anchors(split)) for split in splits},
-        "controls": {split: _control_rows(problem, controls, split) for split in splits},
+        "controls": {split: _control_rows(problem, merges, split) for split in splits},
     }
 
 

@@ -29,7 +29,7 @@ def published(tmp_path_factory):
 
 def test_every_table_that_ships_names_known_problems_and_algorithms(monkeypatch):
     seen = []
-    monkeypatch.setattr("moofusion.comparison.study._describe", lambda problem: {})
+    monkeypatch.setattr("moofusion.comparison.study._describe", lambda problem, controls: {})
     monkeypatch.setattr(
         "moofusion.comparison.study.Store.add_problem",
         lambda self, fingerprint, title, described: seen.append(title),

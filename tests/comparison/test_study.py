@@ -385,6 +385,20 @@ def test_merges_without_search_are_measured_as_controls(study, problem):
             np.testing.assert_array_equal(data.values(row)[0], expected)
 
 
+def test_declined_merges_are_measured_when_a_later_study_wants_them(tmp_path):
+    options = {"seeds": 1, "evaluations": 2, "store": tmp_path / "s.db"}
+    plain = tiny.net_problem()
+    Study(plain, ["grid"], controls=False, **options)
+    with Store(tmp_path / "s.db") as store:
+        (before,) = store.problems().values()
+    assert before[1]["controls"] == {"search": {}, "test": {}}
+    Study(tiny.net_problem(), ["grid"], **options)
+    with Store(tmp_path / "s.db") as store:
+        (after,) = store.problems().values()
+    assert "average" in after[1]["controls"]["test"]
+    assert after[1]["anchors"] == before[1]["anchors"]
+
+
 class _Descent(ProposalAlgorithm):
     """Follows a gradient from the middle: one gradient before each evaluation."""
 

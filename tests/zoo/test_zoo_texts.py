@@ -19,11 +19,10 @@ from moofusion.errors import ConfigurationError, DataError
 from moofusion.zoo import archives, build, build_zoo, corpora, folders, language, texts
 from moofusion.zoo.archives import ARCHIVES, archive
 from moofusion.zoo.fitting import Fitting
-from moofusion.zoo.language import LanguageRecipe, Sentences
+from moofusion.zoo.language import Sentences
 from moofusion.zoo.texts import TextRecipe
 
 TRIAL: dict[str, Any] = {"progress": False, "threads": 1}
-FEW = Fitting(steps=4, batch_size=4, learning_rate=1e-2)
 
 
 @pytest.fixture(autouse=True)
@@ -41,22 +40,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(model)
     tiny.save(tiny.build(BertModel, tiny.bert_config(num_hidden_layers=2)), model)
     tiny.tokenizer().save_pretrained(model)
-    small = partial(
-        LanguageRecipe,
-        splits=Sentences(base=20, search=10, test=15, train=30),
-        vocabulary=300,
-        context=16,
-        width=16,
-        layers=1,
-        heads=2,
-        pretraining=FEW,
-        experts=FEW,
+    few = partial(
+        TextRecipe, layers=1, train=20, search=10, test=10, max_length=8, experts=packages.FEW
     )
-    few = partial(TextRecipe, layers=1, train=20, search=10, test=10, max_length=8, experts=FEW)
     with pytest.MonkeyPatch.context() as patch:
         packages.expect(patch, packages.language_archives(folder))
         packages.expect(patch, packages.text_archives(folder, model))
-        patch.setattr(build, "LanguageRecipe", small)
+        patch.setattr(build, "LanguageRecipe", packages.small_languages)
         patch.setattr(build, "TextRecipe", few)
         yield folder
 
@@ -118,7 +108,7 @@ def test_text3_is_written_and_opens_as_a_problem(text3: Path) -> None:
 def test_the_experts_learned_their_languages(data: Path, tmp_path: Path) -> None:
     """A few hundred steps on a dozen words: each expert is the best of its language."""
     fast = Fitting(steps=150, batch_size=8, learning_rate=5e-3)
-    plan = build.LanguageRecipe(pretraining=FEW, experts=fast)
+    plan = build.LanguageRecipe(pretraining=packages.FEW, experts=fast)
     work = tmp_path / "work"
     (work / "models").mkdir(parents=True)
 
