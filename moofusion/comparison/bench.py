@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from moofusion.comparison.report.across import across_tables, families
@@ -11,7 +13,8 @@ from moofusion.comparison.report.footer import footer
 from moofusion.comparison.report.render import to_csv, to_markdown
 from moofusion.comparison.report.runs_table import runs_table
 from moofusion.comparison.report.scores import sections
-from moofusion.comparison.report.tables import algorithms_table, pairwise_table
+from moofusion.comparison.report.table import Table
+from moofusion.comparison.report.tables import algorithms_table, pairwise_table, problems_table
 from moofusion.comparison.study import Study
 from moofusion.comparison.study_data import StudyData
 from moofusion.comparison.study_spec import read_study
@@ -74,14 +77,16 @@ def publish_bench(name: str, store: str | Path, out: str | Path) -> list[Path]:
         )
     found = sections(data)
     tables = [table for group in families(found) for table in across_tables(group)]
-    for section in found:
+    if together := problems_table(found):
+        tables.append(together)
+    for section in () if together else found:
         tables.append(algorithms_table(section))
         if len(section.algorithms) > 1:
             tables.append(pairwise_table(section))
     command = f"moofusion bench {name}"
     lines = [
         f"# {name}", "", f"Made by `{command}`; checked by `{command} --check`.", "",
-        *(to_markdown(table, level=2) for table in tables),
+        *(to_markdown(table, level=2) for table in _notes_once(tables)),
         *(f"- {label}: {text}" for label, text in footer(data, Path(store), found).facts), "",
     ]  # fmt: skip
     out = Path(out)
@@ -90,6 +95,14 @@ def publish_bench(name: str, store: str | Path, out: str | Path) -> list[Path]:
     for file, text in written.items():
         (out / file).write_text(text, encoding="utf-8")
     return [out / file for file in written]
+
+
+def _notes_once(tables: Iterable[Table]) -> Iterator[Table]:
+    """The tables of one page; what a table above says already is not said again."""
+    said: set[str] = set()
+    for table in tables:
+        yield replace(table, notes=tuple(note for note in table.notes if note not in said))
+        said.update(table.notes)
 
 
 def check_bench(

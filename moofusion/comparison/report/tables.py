@@ -22,6 +22,7 @@ __all__ = [
     "models_table",
     "pairwise_table",
     "problem_tables",
+    "problems_table",
     "scale_notes",
     "timing_table",
 ]
@@ -145,9 +146,9 @@ def _reading_notes(section: Section) -> list[str]:
     fronts = "HV is that of the front found on search (all non-dominated evaluations)"
     if section.problem.held_out:
         fronts += ", the same models measured on test; gap: search minus test"
-        if any(len(run.reported) < len(run.front) for run in section.runs):
-            fronts += ". Large fronts were thinned before; 'archive' is the whole of them"
-    pooled = len(section.pooled[section.split])
+    thinned = section.problem.held_out and any(
+        len(run.reported) < len(run.front) for run in section.runs
+    )
     ran = {algorithm.partition(":")[0] for algorithm in section.algorithms}
     absent = [text for name, text in _CONTROLS.items() if name not in ran]
     return [
@@ -155,11 +156,39 @@ def _reading_notes(section: Section) -> list[str]:
         f"{fronts}. Final set: what the algorithm itself returned. Mean ± standard deviation over "
         "seeds; IQM: interquartile mean with its bootstrap interval. Bold: best value, which says "
         "nothing of significance.",
+        *(["Large fronts were thinned before; 'archive' is the whole of them."] if thinned else []),
         f"Relative HV, IGD+ and additive epsilon are taken on {section.split} against the pooled "
-        f"front: the {pooled} non-dominated points of all runs of this table, not the true front. "
+        "front: the non-dominated points of all runs on the problem, not the true front. "
         "Extent: range of the front in each normalized objective. Cost unit: one forward sample "
         "(backward: two more).",
+        _pooled_note([section]),
     ]
+
+
+def _pooled_note(sections: Sequence[Section]) -> str:
+    listed = ", ".join(f"{len(s.pooled[s.split])} ({s.title})" for s in sections)
+    return f"Points of the pooled front: {listed}."
+
+
+def problems_table(sections: Sequence[Section]) -> Table | None:
+    """One row for each problem, where one algorithm ran on several of the same objectives.
+
+    None where there is more to tell apart than problems.
+    """
+    tables = [algorithms_table(section) for section in sections]
+    names = {section.names[a] for section in sections for a in section.algorithms}
+    if len(sections) < 2 or len(names) > 1 or len({table.columns for table in tables}) > 1:
+        return None
+    notes = dict.fromkeys(note for table in tables for note in table.notes)
+    for section in sections:
+        del notes[_pooled_note([section])]
+    return Table(
+        "problems",
+        f"{names.pop()} on each problem",
+        (Column("problem", "problem", "text"), *tables[0].columns[1:]),
+        tuple((s.title, *t.rows[0][1:]) for s, t in zip(sections, tables, strict=True)),
+        (*notes, _pooled_note(sections)),
+    )
 
 
 def models_table(section: Section) -> Table:
