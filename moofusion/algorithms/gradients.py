@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moofusion.errors import ConfigurationError, EvaluationWarning
+from moofusion.problems.evaluator import gradient_cost
 from moofusion.tasks import Task
 
 __all__ = [
@@ -65,8 +66,15 @@ def check_finite(problem: Any, losses: Array, gradients: Array, step: int) -> No
 
 
 def step_cost(problem: Any, batch_size: int) -> float:
-    """Cost units of one step: 3 for each of the samples of all tasks."""
-    return float(3 * sum(min(batch_size, task.n_samples(SPLIT)) for task in problem.tasks))
+    """Cost units of one step: 3 for each of the samples of all tasks.
+
+    Where samples differ in what they cost, the mean over all batches.
+    """
+    return sum(
+        gradient_cost([task], SPLIT).cost * min(batch_size, size) / size
+        for task in problem.tasks
+        if (size := task.n_samples(SPLIT))
+    )
 
 
 def affordable_steps(
@@ -90,7 +98,7 @@ def affordable_steps(
         return default if steps is None else steps
     wanted = _MOST_STEPS if steps is None else steps
     problem = algorithm.problem
-    evaluation = sum(task.n_samples(problem.split) for task in problem.tasks)
+    evaluation = sum(task.passes(problem.split)[0] for task in problem.tasks)
     one = step_cost(problem, batch_size)
     left = int((limit - n_points * evaluation) // one)
     if wanted > 0 and left < 1:

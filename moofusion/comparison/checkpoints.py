@@ -182,7 +182,7 @@ def _model(problem: MergeProblem, trained: TrainedRays, ray: Ray) -> TrainedMode
 
 
 def _evaluation(problem: MergeProblem, ray: Ray, split: str) -> Evaluation:
-    sizes: Sequence[int] = [task.n_samples(split) for task in problem.tasks]
+    sizes: Sequence[int] = [task.passes(split)[0] for task in problem.tasks]
     found = ray.metrics[split]
     measurements = tuple(
         Measurement(found[task.name], size) for task, size in zip(problem.tasks, sizes, strict=True)

@@ -160,7 +160,7 @@ class EvaluationLog:
         measurements = tuple(
             Measurement(
                 {m.name: float(row[f"{task.name}/{m.name}"]) for m in task.metrics},
-                task.n_samples(self.problem.split),
+                task.passes(self.problem.split)[0],
             )
             for task in self._tasks
         )

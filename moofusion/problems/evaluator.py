@@ -24,7 +24,7 @@ from moofusion.weights import LoadedPool
 from moofusion.weights.layout import Partition
 from moofusion.weights.vectors import tensor_bytes
 
-__all__ = ["CostCounter", "Evaluation", "Evaluator"]
+__all__ = ["CostCounter", "Evaluation", "Evaluator", "gradient_cost"]
 
 Array = NDArray[np.float64]
 
@@ -54,6 +54,27 @@ class CostCounter:
     def cost(self) -> int:
         """Cost units: 1 for a forward sample, 3 for forward and backward."""
         return self.forward + 3 * self.backward
+
+
+def gradient_cost(
+    tasks: Sequence[Task],
+    split: str,
+    indices: Sequence[NDArray[np.int64] | None] | None = None,
+) -> CostCounter:
+    """What the losses of tasks and their gradients cost.
+
+    Args:
+        tasks: M tasks.
+        split: Split the samples come from.
+        indices: For each task the samples of that split; None for all.
+    """
+    chosen = [None] * len(tasks) if indices is None else indices
+    paid = CostCounter()
+    for task, rows in zip(tasks, chosen, strict=True):
+        forward, backward = task.passes(split, rows, gradient=True)
+        paid.forward += forward
+        paid.backward += backward
+    return paid
 
 
 @dataclass(frozen=True)
@@ -215,7 +236,9 @@ class Evaluator:
                     model.release_gradients()
                 gradients.append(merge.gradient(flat, L, groups=wanted))
             self.counter.merges += 1
-            self.counter.backward += sum(map(len, chosen))
+            paid = gradient_cost(tasks, split, chosen)
+            self.counter.forward += paid.forward
+            self.counter.backward += paid.backward
             self.counter.seconds += time.perf_counter() - started
         return losses, np.array(gradients)
 

@@ -17,7 +17,7 @@ from pymoo.core.problem import Problem
 from moofusion.errors import ConfigurationError, EvaluationWarning, UnknownNameError
 from moofusion.merging import MergeMethod, Space, make_method, make_space, searched_space
 from moofusion.problems.constraints import Constraint
-from moofusion.problems.evaluator import CostCounter, Evaluation, Evaluator
+from moofusion.problems.evaluator import CostCounter, Evaluation, Evaluator, gradient_cost
 from moofusion.problems.handle import EvaluatorHandle
 from moofusion.problems.scale import anchor_range, normalized
 from moofusion.tasks import Task
@@ -318,13 +318,10 @@ class MergeProblem(Problem):
             indices=indices,
             groups=groups,
         )
-        rows = [None] * len(chosen) if indices is None else indices
-        samples = sum(
-            task.n_samples(split) if picked is None else len(picked)
-            for task, picked in zip(chosen, rows, strict=True)
-        )
+        seconds = time.perf_counter() - started
+        cost = float(gradient_cost(chosen, split, indices).cost)
         for observer in self.gradient_observers:
-            observer(3.0 * samples, time.perf_counter() - started)
+            observer(cost, seconds)
         return losses, np.array([self.space.pullback(x, row) for row in dL])
 
     def loss_and_grad(

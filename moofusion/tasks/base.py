@@ -80,7 +80,7 @@ class Measurement:
 
     Attributes:
         metrics: Value of every metric of the task.
-        n_samples: Number of samples that went through the model.
+        n_samples: Number of samples that went through a model: what :meth:`Task.passes` announces.
     """
 
     metrics: Mapping[str, float]
@@ -102,7 +102,8 @@ class Task(ABC):
             of the same name where there is one, else the base.
 
     A subclass lists its `metrics` and implements :meth:`has_split`, :meth:`n_samples` and
-    :meth:`evaluate`; with :meth:`loss` it also serves gradient methods.
+    :meth:`evaluate`; with :meth:`loss` it also serves gradient methods. One whose samples go
+    through the model more than once says so in :meth:`passes`.
     """
 
     metrics: tuple[Metric, ...] = ()
@@ -142,6 +143,21 @@ class Task(ABC):
             f"task {self.name!r} ({type(self).__name__}) has no differentiable loss, which "
             "gradient-based methods need"
         )
+
+    def passes(
+        self, split: str, indices: NDArray[np.int64] | None = None, *, gradient: bool = False
+    ) -> tuple[int, int]:
+        """What goes through a model: forward only, and forward and backward; the axis of cost.
+
+        Every sample once, unless a subclass says otherwise.
+
+        Args:
+            split: What is measured.
+            indices: The samples; None for all.
+            gradient: Of :meth:`loss` with its gradient, instead of :meth:`evaluate`.
+        """
+        count = self.n_samples(split) if indices is None else len(indices)
+        return (0, count) if gradient else (count, 0)
 
     def fingerprint(self, split: str) -> str:
         """Hash of what :meth:`evaluate` would see; equal fingerprints, equal measurements."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import xxhash
+from numpy.typing import NDArray
 from torch import nn
 
 from moofusion.errors import ConfigurationError, DataError, UnknownNameError
@@ -130,6 +131,21 @@ class HarnessTask(Task):
         self.require(split)
         return len(self._rows[split])
 
+    def passes(
+        self, split: str, indices: NDArray[Any] | None = None, *, gradient: bool = False
+    ) -> tuple[int, int]:
+        """A pass for every request that the harness makes: each choice of a question is one."""
+        self.require(split)
+        harness, rows = self._harness, self._rows[split]
+        rows = rows if indices is None else [rows[index] for index in indices]
+        count = len(rows)
+        if harness.OUTPUT_TYPE == "multiple_choice":
+            count = sum(len(harness.doc_to_choice(harness.eval_docs[row])) for row in rows)
+            if "acc_mutual_info" in harness.higher_is_better():
+                count *= 2  # each choice without its question, too
+        count *= harness.config.repeats or 1
+        return (0, count) if gradient else (count, 0)
+
     def evaluate(self, module: nn.Module, split: str) -> Measurement:
         """Let the harness measure `module` on the documents of `split`."""
         from lm_eval.evaluator import evaluate
@@ -157,7 +173,7 @@ class HarnessTask(Task):
         if len(keys) != 1 or ("," in self._metric and keys != [self._metric]):
             known = [key for key in measured if key.startswith(f"{plain},")]
             raise UnknownNameError(f"metric of task {self.name!r}", self._metric, known)
-        return Measurement({plain: float(measured[keys[0]])}, self.n_samples(split))
+        return Measurement({plain: float(measured[keys[0]])}, self.passes(split)[0])
 
     @property
     def tokenizer(self) -> Any:

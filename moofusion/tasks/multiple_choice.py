@@ -101,7 +101,8 @@ class MultipleChoice(LanguageTask):
 
     A choice scores the sum of the log-likelihoods of its tokens. ``accuracy`` takes the highest
     score, ``accuracy_norm`` the highest per byte of the choice, ``loss`` is the cross-entropy of
-    the scores, which is differentiable. A cost unit is a question with all its choices.
+    the scores, which is differentiable.
+    Every choice is a sequence of its own, and costs one.
 
     Args:
         name: Name of the task.
@@ -202,6 +203,14 @@ class MultipleChoice(LanguageTask):
         chosen = torch.as_tensor(list(questions), device=found.device)
         return scores, rates, data["answers"][chosen]
 
+    def passes(
+        self, split: str, indices: NDArray[Any] | None = None, *, gradient: bool = False
+    ) -> tuple[int, int]:
+        """A pass for every choice."""
+        rows = range(self.n_samples(split)) if indices is None else indices
+        count = sum(len(self._items[split][row].choices) for row in rows)
+        return (0, count) if gradient else (count, 0)
+
     def evaluate(self, module: nn.Module, split: str) -> Measurement:
         """Both accuracies and the cross-entropy over a whole split."""
         total = self.n_samples(split)
@@ -214,7 +223,8 @@ class MultipleChoice(LanguageTask):
                 rated += int((rates.argmax(1) == answers).sum())
                 loss += float(cross_entropy(scores, answers, reduction="sum"))
         return Measurement(
-            {"accuracy": hits / total, "accuracy_norm": rated / total, "loss": loss / total}, total
+            {"accuracy": hits / total, "accuracy_norm": rated / total, "loss": loss / total},
+            self.passes(split)[0],
         )
 
     def loss(self, module: nn.Module, split: str, indices: NDArray[Any] | None = None) -> Tensor:

@@ -203,7 +203,8 @@ class Forgetting(_AgainstBase):
 
     Over the windows of a :class:`LanguageModeling` task, per predicted token, or the samples of a
     :class:`ClassificationTask` that the base can serve itself. The base is kept in memory beside
-    the merge and runs along, so an evaluation costs two samples for each. Differentiable.
+    the merge and runs along, so an evaluation costs two samples for each, and a gradient four.
+    Differentiable.
 
     Args:
         name: Name of the task.
@@ -251,6 +252,13 @@ class Forgetting(_AgainstBase):
         """Number of samples or windows of `split`."""
         return self._data.n_samples(split)
 
+    def passes(
+        self, split: str, indices: NDArray[Any] | None = None, *, gradient: bool = False
+    ) -> tuple[int, int]:
+        """The base goes forward beside the merge."""
+        count = self.n_samples(split) if indices is None else len(indices)
+        return (count, count) if gradient else (2 * count, 0)
+
     def evaluate(self, module: nn.Module, split: str) -> Measurement:
         """Mean divergence over a whole split."""
         size, total, count = self.n_samples(split), 0.0, 0
@@ -260,7 +268,7 @@ class Forgetting(_AgainstBase):
                 found = self._divergence(module, split, rows.to(self._device))
                 total += float(found.sum(dtype=torch.float64))
                 count += len(found)
-        return Measurement({"kl": total / count}, 2 * size)
+        return Measurement({"kl": total / count}, self.passes(split)[0])
 
     def loss(self, module: nn.Module, split: str, indices: NDArray[Any] | None = None) -> Tensor:
         """Mean divergence over the samples `indices`, with a graph."""

@@ -58,12 +58,18 @@ class TaskContract:
             task.evaluate(module, "serch")
 
     def test_samples_are_counted(self, task: Task, module: nn.Module) -> None:
-        """An evaluation reports the samples that `n_samples` announces: the axis of cost."""
+        """An evaluation reports what `passes` announces: the axis of cost."""
         for split in _splits(task):
             count = task.n_samples(split)
             assert isinstance(count, int | np.integer)
             assert count >= 0
-            assert task.evaluate(module, split).n_samples == count
+            passes = task.passes(split)
+            assert task.evaluate(module, split).n_samples == passes[0]
+            assert passes[1] == 0
+            rows = np.arange(count)
+            parts = [task.passes(split, part, gradient=True) for part in (rows[:2], rows[2:])]
+            whole = task.passes(split, gradient=True)
+            assert tuple(map(sum, zip(*parts, strict=True))) == whole
 
     def test_metrics_are_those_announced_and_finite(self, task: Task, module: nn.Module) -> None:
         """Every metric of `metrics` is measured and no other; none is NaN or infinite."""

@@ -102,6 +102,11 @@ def test_candidates_are_measured_in_a_merge_problem(task: HarnessTask, tokenizer
     assert len(set(wanted)) > 1
 
 
+def test_every_choice_is_a_request_and_costs_one(task: HarnessTask) -> None:
+    found = task.evaluate(_model(1), "search")
+    assert found.n_samples == len(task._harness.instances) == 3 * 15
+
+
 def test_a_copy_measures_the_same(task: HarnessTask) -> None:
     copy = pickle.loads(pickle.dumps(task))
     assert copy.fingerprint("search") == task.fingerprint("search")

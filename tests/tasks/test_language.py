@@ -9,6 +9,7 @@ import tiny
 import torch
 
 from moofusion import MergeProblem, ModelPool
+from moofusion.algorithms.gradients import step_cost
 from moofusion.errors import ConfigurationError, DataError
 from moofusion.tasks import Generation, LanguageModeling, MultipleChoice, Question
 
@@ -134,6 +135,34 @@ def test_choices_score_the_likelihood_of_their_tokens(batch):
     assert found.metrics["loss"] == pytest.approx(np.mean(loss), rel=1e-5)
     part = float(task.loss(model, "search", np.array([3, 1])).detach())
     assert part == pytest.approx((loss[3] + loss[1]) / 2, rel=1e-5)
+
+
+def test_every_choice_costs_a_pass():
+    """What is announced, measured, counted and really run are the same."""
+    sequences = []
+    task = MultipleChoice(
+        "t", {"train": QUESTIONS, "search": QUESTIONS}, tokenizer=tiny.tokenizer(), objective="loss"
+    )
+    pool = ModelPool(_model(seed=1), {"a": _model(seed=2)})
+    problem = MergeProblem(pool, [task], device="cpu")
+    module = problem.evaluator.module(task)
+    module.register_forward_hook(
+        lambda _, args, kwargs, out: sequences.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    choices = sum(len(question.choices) for question in QUESTIONS)
+
+    assert task.n_samples("search") == len(QUESTIONS)
+    paid = problem.evaluate(np.array([[0.5]]), return_values_of=["cost"])
+    assert paid[0] == choices == sum(sequences) == task.passes("search")[0]
+
+    told = []
+    problem.gradient_observers.append(lambda cost, seconds: told.append(cost))
+    problem.loss_and_grad(np.array([0.5]), "t", indices=np.array([0, 3]))
+    assert told == [3 * (3 + 4)]
+    assert sum(sequences) == choices + 7
+    assert (problem.counter.forward, problem.counter.backward) == (choices, 7)
+    # Batches of two questions of these five cost that much on average.
+    assert step_cost(problem, 2) == pytest.approx(3 * choices * 2 / 5)
 
 
 def test_a_blank_at_the_end_of_a_prompt_changes_nothing():

@@ -115,7 +115,12 @@ def test_forgetting_can_be_descended():
     problem = MergeProblem(pool, [task], device="cpu")
     assert problem.evaluate(np.zeros((1, 2)))[0, 0] == pytest.approx(0, abs=1e-9)
     x = np.array([0.6, 0.3])
+    told = []
+    problem.gradient_observers.append(lambda cost, seconds: told.append(cost))
     slope = problem.losses_and_grads(x)[1][0]
+    # The merge goes forward and backward, the base beside it forward.
+    assert told == [4 * task.n_samples("train")]
+    problem.gradient_observers.clear()
     for k in (0, 1):
         step = np.eye(2)[k] * 3e-3
         ends = [problem.losses_and_grads(x + s * step)[0][0] for s in (1, -1)]

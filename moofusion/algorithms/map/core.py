@@ -118,7 +118,7 @@ class SurrogateAlgorithm(ProposalAlgorithm):
         self.targets = targets_of(problem)
         self._queue = np.empty((0, problem.n_var))
         self._single_cost = (
-            float(sum(task.n_samples(problem.split) for task in problem.tasks))
+            float(sum(task.passes(problem.split)[0] for task in problem.tasks))
             if hasattr(problem, "tasks")
             else 1.0
         )

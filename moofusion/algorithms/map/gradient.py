@@ -12,6 +12,7 @@ from moofusion.algorithms.map.algorithm import MAP
 from moofusion.algorithms.map.core import Search
 from moofusion.algorithms.map.design import anchor_points, candidate_points
 from moofusion.errors import ConfigurationError, UnknownNameError
+from moofusion.problems.evaluator import gradient_cost
 from moofusion.surrogates import MergeSurrogate, Surrogate, Target
 from moofusion.surrogates.features import quadratic_features, quadratic_slopes
 from moofusion.tasks.base import Metric
@@ -165,7 +166,7 @@ class GradientMAP(MAP):
         losses = np.array([losses for losses, _ in pairs])
         slopes = np.array([slopes for _, slopes in pairs])
         self._X, self._relative = X, slopes / losses[:, :, None]
-        self._paid = 3.0 * len(X) * sum(map(len, rows))
+        self._paid = float(len(X) * gradient_cost(self.problem.tasks, split, rows).cost)
 
     def _gradient_points(self) -> Array:
         assert self.random_state is not None
