@@ -70,10 +70,12 @@ def step_cost(problem: Any, batch_size: int) -> float:
 
     Where samples differ in what they cost, the mean over all batches.
     """
-    return sum(
-        gradient_cost([task], SPLIT).cost * min(batch_size, size) / size
-        for task in problem.tasks
-        if (size := task.n_samples(SPLIT))
+    return float(
+        sum(
+            gradient_cost([task], SPLIT).cost * min(batch_size, size) / size
+            for task in problem.tasks
+            if (size := task.n_samples(SPLIT))
+        )
     )
 
 

@@ -62,7 +62,8 @@ def get_problem(
         experts: Keep only these experts.
         space: Name of a search space, or a table ``{"kind": name, **options}``.
         merge: Name of a merge method, or a table ``{"method": name, **parameters}``.
-        objective: Metric that every task optimizes (``"accuracy"``, ``"macro_f1"``, ``"loss"``).
+        objective: Metric that every task optimizes (``"accuracy"``, ``"macro_f1"``, ``"loss"``);
+            objectives with one metric alone (``sparsity``) stay as they are.
         device: Where to evaluate.
         overrides: Any other value of the file, by dotted key (``{"tasks.mnist.batch_size": 100}``).
         **kwargs: Passed to :class:`MergeProblem`.
@@ -87,7 +88,7 @@ def get_problem(
         changes["device"] = device
     spec = problem_spec(problem, tasks=tasks, experts=experts, overrides=changes)
     if objective is not None:
-        names = [task.name for task in spec.tasks]
+        names = [t.name for t in spec.tasks if "objective" in type(t).model_fields]
         changes |= {f"tasks.{name}.objective": objective for name in names}
         spec = problem_spec(problem, tasks=tasks, experts=experts, overrides=changes)
     return spec.build(**kwargs)

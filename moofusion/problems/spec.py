@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -17,6 +17,7 @@ from moofusion.problems.constraints import Constraint
 from moofusion.problems.evaluator import Evaluator
 from moofusion.problems.merge_problem import MergeProblem, _open_evaluator
 from moofusion.problems.task_spec import (
+    BASE_KINDS,
     TASK_KINDS,
     Table,
     TaskSpec,
@@ -26,7 +27,7 @@ __all__ = ["ProblemSpec", "apply_overrides", "read_spec"]
 
 
 # Members of unions, which pydantic reports among the keys.
-_UNION_MEMBER = re.compile(rf"^({'|'.join(TASK_KINDS)})$|^(str|float)$|\[")
+_UNION_MEMBER = re.compile(r"^(str|float)$|\[")
 
 
 class PoolSpec(Table):
@@ -213,8 +214,9 @@ def apply_overrides(raw: dict[str, Any], overrides: Mapping[str, Any], *, where:
         if list(tasks) != known:
             raw["title"] = f"{raw['title']} ({', '.join(tasks)})"
         raw["tasks"] = [t for name in tasks for t in raw["tasks"] if t.get("name") == name]
-        heads = [task.get("head") or task.get("name") for task in raw["tasks"]]
-        if experts is None and all(head in pool.get("experts", {}) for head in heads):
+        served = [task for task in raw["tasks"] if task.get("kind") not in BASE_KINDS]
+        heads = [task.get("head") or task.get("name") for task in served]
+        if experts is None and heads and all(head in pool.get("experts", {}) for head in heads):
             experts = list(dict.fromkeys(heads))
         raw["constraints"] = [c for c in raw.get("constraints", []) if c.get("task") in tasks]
     if experts is not None:
@@ -258,13 +260,17 @@ def _explain(error: ValidationError) -> str:
     """The validation errors as sentences: key, what was expected, what came."""
     lines = []
     for item in error.errors():
-        steps = [str(s) for s in item["loc"] if not _UNION_MEMBER.search(str(s))]
+        location = item["loc"]
+        steps = [str(s) for i, s in enumerate(location) if not _is_member(location, i)]
         key = ".".join(steps)
         if item["type"] == "extra_forbidden":
-            known = sorted(_keys_at(steps[:-1], item["loc"]))
-            close = get_close_matches(steps[-1], known, n=1)
-            guess = f"did you mean {close[0]!r}? " if close else ""
+            known = sorted(_keys_at(location[:-1]))
+            guess = _guess(steps[-1], known)
             lines.append(f"unknown key {key!r}; {guess}expected one of {', '.join(known)}")
+        elif item["type"] == "union_tag_invalid":
+            tag, expected = item["ctx"]["tag"], item["ctx"]["expected_tags"]
+            guess = _guess(tag, re.findall(r"'(.*?)'", expected))
+            lines.append(f"unknown kind {tag!r} in {key!r}; {guess}expected one of {expected}")
         elif item["type"] == "missing":
             lines.append(f"key {key!r} is missing")
         else:
@@ -274,19 +280,32 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(lines)
 
 
-def _keys_at(steps: Sequence[str], location: Sequence[Any]) -> list[str]:
-    """Keys that the table at `steps` may have."""
+def _guess(name: str, known: Sequence[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
+def _is_member(location: Sequence[Any], i: int) -> bool:
+    """Whether a step of a location is no key, but a member of a union that pydantic names."""
+    step = str(location[i])
+    kind = (
+        step in TASK_KINDS
+        and i > 0
+        and (isinstance(location[i - 1], int) or location[i - 1] == "on")
+    )
+    return bool(kind or _UNION_MEMBER.search(step))
+
+
+def _keys_at(location: Sequence[Any]) -> list[str]:
+    """Keys that the table at a location may have."""
     model: Any = ProblemSpec
-    for step in steps:
-        if step.isdigit():
+    for i, step in enumerate(location):
+        if isinstance(step, int):
+            continue
+        if _is_member(location, i):
+            model = TASK_KINDS[step]
             continue
         model = model.model_fields[step].annotation
         while get_origin(model) is list:
             model = get_args(model)[0]
-        if get_origin(model) is Annotated:
-            kinds = get_args(get_args(model)[0])
-            model = next(
-                (k for k in kinds if get_args(k.model_fields["kind"].annotation)[0] in location),
-                kinds[0],
-            )
     return [name for name in model.model_fields if name != "folder"]

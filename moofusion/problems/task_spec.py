@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from moofusion.tasks.base import Task
 from moofusion.tasks.data import LabelledData
 
 if TYPE_CHECKING:
     from moofusion.problems.spec import ProblemSpec
+    from moofusion.tasks import ClassificationTask, LanguageModeling
 
-__all__ = ["TASK_KINDS", "Table", "TaskSpec"]
+__all__ = ["BASE_KINDS", "TASK_KINDS", "Table", "TaskSpec"]
 
 
 class Table(BaseModel):
@@ -22,16 +23,25 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Source(Table):
-    """Where the data of a task comes from."""
+class _Objective(Table):
+    """What all tasks share."""
 
     name: str
+    head: str | None = None
+
+    def build(self, spec: ProblemSpec) -> Task:
+        """The task."""
+        raise NotImplementedError
+
+
+class _Source(_Objective):
+    """Where the data of a task comes from."""
+
     data: str
     config: str | None = None
     splits: dict[str, str] | None = None
     holdout: int | None = Field(default=None, ge=1)
     samples: dict[str, int] | None = None
-    head: str | None = None
     batch_size: int | None = Field(default=None, ge=1)
 
     def _where(self) -> dict[str, Any]:
@@ -41,10 +51,6 @@ class _Source(Table):
             "holdout": self.holdout,
             "samples": self.samples,
         }
-
-    def build(self, spec: ProblemSpec) -> Task:
-        """The task."""
-        raise NotImplementedError
 
 
 class _TaskSpec(_Source):
@@ -111,14 +117,13 @@ class TextTaskSpec(_TaskSpec):
     def build(self, spec: ProblemSpec) -> Task:
         """The task; its tokenizer is the base's unless another is named."""
         from moofusion.tasks import TextClassification
-        from moofusion.weights.sources import find_folder
 
-        data = self._read(spec, self.column)
-        tokenizer = find_folder(
-            spec.locate(self.tokenizer or spec.pool.base), role=f"tokenizer of task {self.name!r}"
-        )
         return TextClassification(
-            self.name, data, tokenizer=tokenizer, max_length=self.max_length, **self._options()
+            self.name,
+            self._read(spec, self.column),
+            tokenizer=_tokenizer(self, spec),
+            max_length=self.max_length,
+            **self._options(),
         )
 
 
@@ -168,12 +173,16 @@ class _LanguageSpec(_Source):
         return read_columns(spec.locate(self.data), columns, **self._where())
 
     def _shared(self, spec: ProblemSpec) -> dict[str, Any]:
-        from moofusion.weights.sources import find_folder
-
-        source = spec.locate(self.tokenizer or spec.pool.base)
         size = {} if self.batch_size is None else {"batch_size": self.batch_size}
-        folder: Path = find_folder(source, role=f"tokenizer of task {self.name!r}")
-        return {"tokenizer": folder, "head": self.head, **size}
+        return {"tokenizer": _tokenizer(self, spec), "head": self.head, **size}
+
+
+def _tokenizer(task: TextTaskSpec | _LanguageSpec | HarnessSpec, spec: ProblemSpec) -> Path:
+    """Folder of the tokenizer: the base's unless another is named."""
+    from moofusion.weights.sources import find_folder
+
+    source = spec.locate(task.tokenizer or spec.pool.base)
+    return find_folder(source, role=f"tokenizer of task {task.name!r}")
 
 
 class LanguageModelingSpec(_LanguageSpec):
@@ -244,6 +253,107 @@ class GenerationSpec(_LanguageSpec):
         return Generation(self.name, examples, max_new_tokens=self.max_new_tokens, **options)
 
 
+class _Documents(Table):
+    """How many documents of the harness are for search and for test."""
+
+    search: int = Field(ge=1)
+    test: int | None = Field(default=None, ge=0)
+
+
+class HarnessSpec(_Objective):
+    """A task of the lm-evaluation-harness."""
+
+    kind: Literal["harness"]
+    samples: _Documents
+    task: str | None = None
+    include: str | None = None
+    objective: str = "acc"
+    few_shot: int | None = Field(default=None, ge=0)
+    tokenizer: str | None = None
+    max_length: int | None = Field(default=None, ge=2)
+    batch_size: int = Field(default=8, ge=1)
+
+    def build(self, spec: ProblemSpec) -> Task:
+        """The task; its tokenizer is the base's unless another is named."""
+        from moofusion.tasks import HarnessTask
+
+        return HarnessTask(
+            self.name,
+            task=self.task,
+            tokenizer=_tokenizer(self, spec),
+            search=self.samples.search,
+            test=self.samples.test,
+            metric=self.objective,
+            folder=None if self.include is None else spec.locate(self.include),
+            few_shot=self.few_shot,
+            batch_size=self.batch_size,
+            max_length=self.max_length,
+            head=self.head,
+        )
+
+
+class _AgainstBaseSpec(_Objective):
+    """What objectives share that compare the merge with the base of the pool."""
+
+    def _against(self, spec: ProblemSpec) -> dict[str, Any]:
+        return {
+            "base": spec.locate(spec.pool.base),
+            "head": self.head,
+            "allow_pickle": spec.pool.allow_pickle,
+        }
+
+
+class BaseDistanceSpec(_AgainstBaseSpec):
+    """How far the weights are from the base's."""
+
+    kind: Literal["base-distance"]
+
+    def build(self, spec: ProblemSpec) -> Task:
+        """The objective."""
+        from moofusion.tasks import BaseDistance
+
+        return BaseDistance(self.name, **self._against(spec))
+
+
+class SparsitySpec(_AgainstBaseSpec):
+    """How many weights stay as in the base."""
+
+    kind: Literal["sparsity"]
+    tolerance: float = Field(default=1e-7, ge=0)
+
+    def build(self, spec: ProblemSpec) -> Task:
+        """The objective."""
+        from moofusion.tasks import Sparsity
+
+        return Sparsity(self.name, tolerance=self.tolerance, **self._against(spec))
+
+
+_WithPredictions = ImageTaskSpec | TextTaskSpec | ZeroShotTaskSpec | LanguageModelingSpec
+
+
+class ForgettingSpec(_AgainstBaseSpec):
+    """How far the predictions are from the base's, on data of the base."""
+
+    kind: Literal["forgetting"]
+    on: _WithPredictions = Field(discriminator="kind")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, table: Any) -> Any:
+        """The data goes by the objective's name, which it need not repeat."""
+        if isinstance(table, dict) and "name" in table and isinstance(table.get("on"), dict):
+            return table | {"on": {"name": table["name"]} | table["on"]}
+        return table
+
+    def build(self, spec: ProblemSpec) -> Task:
+        """The objective."""
+        from moofusion.tasks import Forgetting
+
+        # Every kind that `on` may have builds one of the two.
+        data = cast("LanguageModeling | ClassificationTask", self.on.build(spec))
+        return Forgetting(self.name, data=data, **self._against(spec))
+
+
 _Kinds = (
     ImageTaskSpec
     | TextTaskSpec
@@ -251,8 +361,15 @@ _Kinds = (
     | LanguageModelingSpec
     | MultipleChoiceSpec
     | GenerationSpec
+    | HarnessSpec
+    | BaseDistanceSpec
+    | SparsitySpec
+    | ForgettingSpec
 )
 TaskSpec = Annotated[_Kinds, Field(discriminator="kind")]
 
-#: Values of ``kind``.
-TASK_KINDS = tuple(get_args(kind.model_fields["kind"].annotation)[0] for kind in get_args(_Kinds))
+#: Values of ``kind``, and what may be said of each.
+TASK_KINDS = {get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in get_args(_Kinds)}
+
+#: Those that compare with the base and belong to no expert.
+BASE_KINDS = tuple(k for k, kind in TASK_KINDS.items() if issubclass(kind, _AgainstBaseSpec))

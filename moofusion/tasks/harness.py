@@ -221,6 +221,11 @@ def _load(name: str, folder: str | Path | None, few_shot: int | None) -> Any:
             "tasks of the lm-evaluation-harness need lm_eval, which is not installed: "
             "pip install 'moofusion[lm]'"
         ) from error
+    if folder is not None and not Path(folder).expanduser().is_dir():
+        raise ConfigurationError(
+            f"the harness' task {name!r}: there is no folder {str(folder)!r}; expected one with "
+            "task files (*.yaml)"
+        )
     with _quiet():
         # The thousands of the harness' own take seconds to index, so your own come first.
         managers = [] if folder is None else [_manager(str(Path(folder).expanduser()))]

@@ -144,6 +144,30 @@ def test_a_corrupted_task_is_harder_and_calibration_can_be_searched():
         get_problem("vision4", overrides={"tasks.mnist.severity": 6}, **names)
 
 
+def test_what_vision_towers_forget_is_an_objective(root, tmp_path):
+    """The base is a whole CLIP, the merge its tower; on data of no task, by CLIP's own head."""
+    text = f'''
+folder = "{root}"
+[pool]
+base = "openai/{FAMILIES["clip_b32"]}"
+[pool.experts]
+mnist = "tanganke/{FAMILIES["clip_b32"]}_mnist"
+[[tasks]]
+name = "forgetting"
+kind = "forgetting"
+[tasks.on]
+kind = "zero-shot-classification"
+data = "tanganke/dtd"
+prompts = "dtd"
+holdout = 20
+'''
+    (tmp_path / "forget.toml").write_text(text)
+    problem = get_problem(tmp_path / "forget.toml", device="cpu")
+    F = problem.evaluate(np.array([[0.0], [0.5], [1.0]]))[:, 0]
+    assert F[0] == pytest.approx(0, abs=1e-6)
+    assert F[0] < F[1] < F[2]
+
+
 # -------------------------------------------------------------------------- other places
 
 

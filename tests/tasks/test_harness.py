@@ -14,7 +14,8 @@ import tiny
 import torch
 from transformers import GPT2LMHeadModel
 
-from moofusion import MergeProblem, ModelPool
+import moofusion
+from moofusion import MergeProblem, ModelPool, get_problem
 from moofusion.errors import ConfigurationError, DataError, UnknownNameError
 from moofusion.tasks import HarnessTask, harness
 
@@ -156,3 +157,82 @@ def test_without_the_harness_the_message_says_what_to_install(
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'moofusion\[lm\]'"):
         HarnessTask("arc", task="arc_easy", tokenizer=tokenizer, search=5)
+
+
+# -------------------------------------------------------------------- in a problem file
+
+FILE = """
+[pool]
+base = "base"
+[pool.experts]
+x = "x"
+y = "y"
+[[tasks]]
+name = "one"
+kind = "harness"
+task = "first_choice"
+include = "own"
+samples = { search = 15 }
+few_shot = 0
+[[tasks]]
+name = "second_choice"
+kind = "harness"
+include = "own"
+objective = "acc_norm"
+samples = { search = 6, test = 4 }
+"""
+
+
+@pytest.fixture
+def problem_file(folder: Path, tokenizer: Any, tmp_path: Path) -> Path:
+    for seed, name in enumerate(("base", "x", "y")):
+        tiny.save(_model(seed), tmp_path / name)
+    tokenizer.save_pretrained(tmp_path / "base")
+    (tmp_path / "own").symlink_to(folder)
+    (tmp_path / "lm.toml").write_text(FILE)
+    return tmp_path / "lm.toml"
+
+
+def test_a_problem_file_is_searched(
+    problem_file: Path, task: HarnessTask, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")  # paths start from the file
+    problem = get_problem(problem_file, device="cpu")
+    assert [t.objective.name for t in problem.tasks] == ["acc", "acc_norm"]
+    assert [t.n_samples("test") for t in problem.tasks] == [9, 4]
+    base = 1 - _right(_model(0), tokenizer, task._rows["search"])
+    assert problem.evaluate(np.zeros((1, 2)))[0, 0] == pytest.approx(base)
+    result = moofusion.search(problem, "random", evaluations=4, seed=0)
+    assert np.isfinite(result.front.values("test")).all()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("samples = { search = 15 }", "", r"'tasks\.0\.samples' is missing"),
+        ("{ search = 15 }", "{ serch = 15 }", r"'tasks\.0\.samples\.serch'; did you mean 'search'"),
+        ("{ search = 15 }", "{ search = 0 }", r"samples\.search': .*equal to 1, got 0"),
+        ('"acc_norm"', '"acc_nrm"', "'acc_nrm'; did you mean 'acc_norm'"),
+        ("few_shot = 0", "fewshot = 0", r"'tasks\.0\.fewshot'; did you mean 'few_shot'"),
+        (
+            'task = "first_choice"\ninclude = "own"',
+            'include = "on"',
+            "'one': there is no folder 'on'",
+        ),
+    ],
+)
+def test_wrong_problem_files_are_explained(
+    problem_file: Path, old: str, new: str, message: str
+) -> None:
+    assert old in FILE
+    problem_file.write_text(FILE.replace(old, new, 1))
+    with pytest.raises(ConfigurationError, match=message):
+        get_problem(problem_file, device="cpu")
+
+
+def test_a_problem_file_without_the_harness_says_what_to_install(
+    problem_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'moofusion\[lm\]'"):
+        get_problem(problem_file, device="cpu")
