@@ -6,7 +6,10 @@ whose ``folder`` is set to it finds its models and data there.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -168,3 +171,45 @@ def save_glue(root, *, train=40, test=18):
             files.append({"split": split, "path": f"{task}/{split}-*"})
         configs.append({"config_name": task, "data_files": files})
     (place / "README.md").write_text(f"---\nconfigs: {json.dumps(configs)}\n---\n")
+
+
+# -------------------------------------------------------------------------------- the caches
+
+
+def cache_model(folder, repository, *, revision="main"):
+    """Put a saved model into the hub's cache as a download leaves it: blobs, links, a reference."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    place = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+    commit = hashlib.sha1(revision.encode()).hexdigest()
+    for file in folder.iterdir():
+        blob = place / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, blob)
+        link = place / "snapshots" / commit / file.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(Path("../../blobs") / blob.name)
+    (place / "refs").mkdir(exist_ok=True)
+    (place / "refs" / revision).write_text(commit)
+
+
+def cache_data(folder, repository, tables):
+    """Put tables into the cache of ``datasets`` as a download of `repository` leaves them."""
+    from datasets.config import HF_DATASETS_CACHE
+    from datasets.packaged_modules.parquet.parquet import Parquet
+
+    folder.mkdir()
+    for split, table in tables.items():
+        table.to_parquet(str(folder / f"{split}.parquet"))
+    files = {split: [str(folder / f"{split}.parquet")] for split in tables}
+    builder = Parquet(
+        cache_dir=str(folder / "cache"),
+        dataset_name=repository.split("/")[1],
+        hash="0" * 40,
+        data_files=files,
+    )
+    builder.download_and_prepare()
+    place = Path(HF_DATASETS_CACHE) / repository.replace("/", "___") / "default" / "0.0.0"
+    place.mkdir(parents=True)
+    shutil.move(builder.cache_dir, place / ("0" * 40))
+    shutil.rmtree(folder)

@@ -314,6 +314,11 @@ def _unopened(source: str, error: BaseException) -> DataError:
             f"the data set {source!r} is gated; ask for access on its page and log in with "
             "`hf auth login`"
         )
+    if re.search(r"doesn't exist on the hub", text, re.IGNORECASE):
+        return DataError(
+            f"no folder and no data set of the hub is called {source!r}; check the spelling, or "
+            "log in with `hf auth login` if it is private"
+        )
     local = source.startswith((".", "/", "~"))
     if not local and re.search(
         r"offline|connect|resolve|timed? ?out|LocalEntryNotFound", text, re.IGNORECASE

@@ -6,6 +6,7 @@ import hub
 import numpy as np
 import PIL.Image
 import pytest
+from datasets.exceptions import DatasetNotFoundError
 
 from moofusion.errors import DataError, UnknownNameError
 from moofusion.tasks import ImageClassification, read_labelled
@@ -379,6 +380,10 @@ def test_pictures_are_decoded_when_they_are_needed(tmp_path):
         (OSError(28, "No space left on device"), ["disk is full", "HF_HOME"]),
         (ConnectionError("Couldn't reach the Hub"), ["no network", "folder"]),
         (RuntimeError("401: this is a gated dataset"), ["gated", "hf auth login"]),
+        (
+            DatasetNotFoundError("Dataset 'owner/name' doesn't exist on the Hub"),
+            ["no data set of the hub is called", "check the spelling", "hf auth login"],
+        ),
     ],
 )
 def test_what_the_loader_says_becomes_what_to_do(monkeypatch, error, words):

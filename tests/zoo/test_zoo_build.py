@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+import moofusion
+from moofusion import get_problem
 from moofusion.errors import ConfigurationError, DataError, UnknownNameError
 from moofusion.zoo import ZOOS, build, build_zoo, training, zoo_folder
 from moofusion.zoo.vision import Architecture, Splits, Training, recipe
@@ -55,6 +57,18 @@ def test_a_build_writes_models_data_notice_and_manifest(built: Path) -> None:
     assert manifest["pretraining"]["sketch_classes"] == 2
     assert manifest["pool"]["mnist"] == 330 - 100
     assert not list(built.parent.glob(".*"))
+
+
+def test_a_build_opens_as_a_problem_and_is_searched(built: Path, tmp_path: Path) -> None:
+    manifest = json.loads((built / "manifest.json").read_text())
+    problem = get_problem("vision5", device="cpu", overrides={"folder": str(built.parent)})
+    measured = 1 - problem.evaluate(np.eye(5))
+    for row, name in enumerate(problem.task_names):
+        recorded = manifest["accuracy"]["search"][name]
+        assert measured[row] == pytest.approx(list(recorded.values()), abs=1e-6)
+    result = moofusion.search(problem, "random", evaluations=4, seed=1)
+    assert np.isfinite(result.front.values("test")).all()
+    assert (result.export(tmp_path / "merged", point=1).folder / "model.safetensors").exists()
 
 
 def test_shipped_weights_are_half_precision(built: Path) -> None:

@@ -14,7 +14,8 @@ import packages
 import pytest
 import tiny
 
-from moofusion import get_problem
+import moofusion
+from moofusion import MergeProblem, get_problem
 from moofusion.errors import ConfigurationError, DataError
 from moofusion.zoo import archives, build, build_zoo, corpora, folders, language, texts
 from moofusion.zoo.archives import ARCHIVES, archive
@@ -64,7 +65,7 @@ def text3(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ------------------------------------------------------------------------------ the builds
 
 
-def test_lm3_is_written_and_opens_as_a_problem(lm3: Path) -> None:
+def test_lm3_is_written_and_opens_as_a_problem(lm3: Path, tmp_path: Path) -> None:
     manifest = json.loads((lm3 / "manifest.json").read_text())
     problem = get_problem("lm3", device="cpu", overrides={"folder": str(lm3.parent)} | _CONTEXT)
 
@@ -80,13 +81,21 @@ def test_lm3_is_written_and_opens_as_a_problem(lm3: Path) -> None:
     for row, name in enumerate(problem.task_names):
         recorded = manifest["bits_per_byte"]["search"][name]
         assert measured[row] == pytest.approx(list(recorded.values()), rel=1e-4)
+    _run_to_the_end(problem, tmp_path / "merged")
+
+
+def _run_to_the_end(problem: MergeProblem, to: Path) -> None:
+    """Search, measure the front on test, and write one model of it."""
+    result = moofusion.search(problem, "random", evaluations=4, seed=1)
+    assert np.isfinite(result.front.values("test")).all()
+    assert (result.export(to, point=1).folder / "model.safetensors").exists()
 
 
 #: The miniature model takes shorter sequences than the real one.
 _CONTEXT = {f"tasks.{name}.context": 16 for name in ("de", "fr", "it")}
 
 
-def test_text3_is_written_and_opens_as_a_problem(text3: Path) -> None:
+def test_text3_is_written_and_opens_as_a_problem(text3: Path, tmp_path: Path) -> None:
     manifest = json.loads((text3 / "manifest.json").read_text())
     lengths = {f"tasks.{name}.max_length": 8 for name in ("imdb", "bbc", "spam")}
     problem = get_problem("text3", device="cpu", overrides={"folder": str(text3.parent)} | lengths)
@@ -103,6 +112,7 @@ def test_text3_is_written_and_opens_as_a_problem(text3: Path) -> None:
     for row, name in enumerate(problem.task_names):
         recorded = manifest["accuracy"]["search"][name]
         assert measured[row] == pytest.approx(list(recorded.values()), abs=1e-6)
+    _run_to_the_end(problem, tmp_path / "merged")
 
 
 def test_the_experts_learned_their_languages(data: Path, tmp_path: Path) -> None:
