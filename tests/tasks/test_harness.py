@@ -143,6 +143,13 @@ def test_what_cannot_be(
         HarnessTask("one", **(defaults | options))
 
 
+def test_data_that_cannot_be_fetched_is_named(tokenizer: Any, tmp_path: Path) -> None:
+    away = TASK.format(name="away", file="x").replace("path: json", "path: nobody/nothing")
+    (tmp_path / "away.yaml").write_text(away)
+    with pytest.raises(DataError, match=r"task 'away' cannot be loaded: .*nobody/nothing"):
+        HarnessTask("away", tokenizer=tokenizer, search=5, folder=tmp_path)
+
+
 def test_a_tokenizer_without_an_end_is_refused(folder: Path) -> None:
     task = HarnessTask(
         "one", task="first_choice", tokenizer=tiny.tokenizer(), search=5, folder=folder
