@@ -6,9 +6,14 @@ import tiny
 import torch
 
 from moofusion.tasks import (
+    Forgetting,
     FunctionTask,
+    Generation,
     ImageClassification,
     LabelledData,
+    MultipleChoice,
+    Question,
+    Sparsity,
     TensorClassification,
     TextClassification,
 )
@@ -93,3 +98,68 @@ class TestFunctionTask(TaskContract):
     def module(self):
         with torch.random.fork_rng():
             return tiny.net(2)
+
+
+class TestMultipleChoice(TaskContract):
+    """Questions of two to four choices: samples and passes are different numbers."""
+
+    questions = tuple(
+        Question(text, tuple(f" {c}" for c in "abcd"[: 2 + i % 3]), i % 2)
+        for i, text in enumerate(tiny.sentences(9, 5))
+    )
+
+    @pytest.fixture
+    def task(self):
+        items = {"train": self.questions, "search": self.questions[:7]}
+        return MultipleChoice("t", items, tokenizer=tiny.tokenizer())
+
+    @pytest.fixture
+    def changed_task(self):
+        other = [Question(q.prompt, q.choices, 1 - q.answer) for q in self.questions]
+        items = {"train": other, "search": other[:7]}
+        return MultipleChoice("t", items, tokenizer=tiny.tokenizer())
+
+    @pytest.fixture
+    def module(self):
+        from transformers import GPT2LMHeadModel
+
+        return tiny.drift(tiny.build(GPT2LMHeadModel, tiny.gpt2_config(), 3), 4, 0.3)
+
+
+class TestGeneration(TestMultipleChoice):
+    examples = tuple((text, "a b") for text in tiny.sentences(6, 5))
+
+    @pytest.fixture
+    def task(self):
+        return Generation(
+            "t", {"search": self.examples}, tokenizer=tiny.tokenizer(), max_new_tokens=3
+        )
+
+    @pytest.fixture
+    def changed_task(self):
+        other = {"search": [(text, "a c") for text, _ in self.examples]}
+        return Generation("t", other, tokenizer=tiny.tokenizer(), max_new_tokens=3)
+
+
+class TestForgetting(TestTensorClassification):
+    """The base runs along, so a sample costs two passes."""
+
+    @pytest.fixture
+    def task(self):
+        return Forgetting("f", tiny.net(5), data=tiny.net_tasks(tiny.net_pool())[0])
+
+    @pytest.fixture
+    def changed_task(self):
+        return Forgetting("f", tiny.net(6), data=tiny.net_tasks(tiny.net_pool())[0])
+
+
+class TestSparsity(TestTensorClassification):
+    """Weights alone: no data, no passes."""
+
+    @pytest.fixture
+    def task(self):
+        return Sparsity("s", tiny.net(5))
+
+    @pytest.fixture
+    def changed_task(self):
+        return Sparsity("s", tiny.net(6))
