@@ -120,7 +120,7 @@ class MultipleChoice(LanguageTask):
         >>> task = MultipleChoice("sky", {"search": [question]}, tokenizer=tokenizer)
         >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=3, n_embd=4, n_layer=1, n_head=1))
         >>> task.evaluate(model, "search").n_samples
-        1
+        2
     """
 
     metrics = (ACCURACY, ACCURACY_NORM, LOSS)
