@@ -44,6 +44,8 @@ METHODS = {
 BATCH = 16
 # Preferences that the whole network is trained for, by number of tasks.
 RAYS = {2: 5, 3: 6}
+# Points of PWEMoE's grid where its own would cost more than the whole budget.
+POINTS = {4: ",n_points=20"}
 
 
 def main() -> None:
@@ -101,7 +103,11 @@ def _run(options: argparse.Namespace, tasks: tuple[str, ...], seeds: list[int]) 
     rows = []
     for name, problem in problems.items():
         mine = {k: text for k, (space, text) in METHODS.items() if space == name}
-        texts = {k: text.replace("{folder}", str(folder)) for k, text in mine.items()}
+        texts = {
+            k: text.replace("{folder}", str(folder))
+            + (POINTS.get(len(tasks), "") if text.startswith("pwemoe") else "")
+            for k, text in mine.items()
+        }
         study = Study(
             problem,
             list(texts.values()),
