@@ -8,6 +8,7 @@ import tomllib
 from typing import Any
 
 import numpy as np
+from pymoo.algorithms.base.genetic import GeneticAlgorithm
 from pymoo.core.algorithm import Algorithm
 
 from moofusion.algorithms.entry import AlgorithmEntry
@@ -15,6 +16,7 @@ from moofusion.algorithms.evolution import EVOLUTION, start_sampling
 from moofusion.algorithms.gradient_entries import GRADIENT_ENTRIES
 from moofusion.algorithms.map.entries import MAP_ENTRIES
 from moofusion.algorithms.random_search import RandomSearch
+from moofusion.algorithms.repair import ParameterRepair
 from moofusion.algorithms.soups import RewardedSoup, SimplexGrid
 from moofusion.errors import ConfigurationError, UnknownNameError
 
@@ -57,9 +59,18 @@ def get_algorithm(text: str, problem: Any) -> Algorithm:
         _check_value(text, key, str(kind), values[key])
     try:
         # Operators given as defaults are shared objects in pymoo; a copy gets its own.
-        return copy.deepcopy(entry.make(problem, **values))
+        return _told_of_parameters(copy.deepcopy(entry.make(problem, **values)), problem)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"algorithm {text!r}: {error}") from error
+
+
+def _told_of_parameters(algorithm: Algorithm, problem: Any) -> Algorithm:
+    """Where parameters of the merge method are searched, equal models count as duplicates."""
+    space = getattr(problem, "space", None)
+    if isinstance(algorithm, GeneticAlgorithm) and space and space.n_coefficients < space.n_var:
+        for part in (algorithm, algorithm.initialization, algorithm.mating):
+            part.repair = ParameterRepair()
+    return algorithm
 
 
 def _value(text: str) -> Any:

@@ -21,7 +21,8 @@ class CoefficientSampling(Sampling):
     Uniform samples of the box ``[0, 1]^K`` have a coefficient sum around K / 2; for K of three or
     more most of them destroy every task. Here the direction is uniform on the simplex and the sum
     stays moderate. With several groups every group mixes the common draw with one of its own.
-    Draws are clipped to the bounds of the space. On a problem without merge coefficients it
+    Draws are clipped to the bounds of the space; parameters of the merge method that are searched
+    are uniform within theirs. On a problem without merge coefficients it
     falls back to uniform sampling of the bounds.
 
     Args:
@@ -58,7 +59,8 @@ class CoefficientSampling(Sampling):
         sums = random_state.uniform(0, self.largest_sum, (n_samples, 1, 1))
         common = sums * random_state.dirichlet(np.ones(K), size=(n_samples, 1))
         if G == 1:
-            return np.asarray(space.decision(common))
+            return np.asarray(space.scattered(space.decision(common), random_state))
         own = sums * random_state.dirichlet(np.ones(K), size=(n_samples, G))
         mix = random_state.uniform(0, 1, (n_samples, 1, 1))
-        return np.asarray(space.decision((1 - mix) * common + mix * own))
+        X = space.decision((1 - mix) * common + mix * own)
+        return np.asarray(space.scattered(X, random_state))

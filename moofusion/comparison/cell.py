@@ -90,8 +90,9 @@ class _Recorder:
 
     def __call__(self, x: Array, evaluation: Evaluation, cached: bool) -> None:
         number = len(self.X) + 1
-        fresh = x.tobytes() not in self._seen
-        self._seen.add(x.tobytes())
+        key = self.problem.space.canonical(x[None]).tobytes()
+        fresh = key not in self._seen
+        self._seen.add(key)
         cost = evaluation.cost if fresh else 0.0
         self.cost += cost
         self.device_seconds += evaluation.seconds if fresh else 0.0

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moofusion.errors import ConfigurationError, UnknownNameError
 from moofusion.merging.methods import MergeMethod
+from moofusion.merging.methods.ranges import Range, Real
 from moofusion.merging.spaces import Space
 
 __all__ = ["SearchedSpace", "check_search", "searched_space"]
 
 Array = NDArray[np.float64]
-
-#: Parameters are rounded to multiples of this, so that few values have to be prepared.
-STEP = 0.01
+#: What a problem file says about a parameter: bounds, or options.
+Given = Sequence[bool | int | float | str]
 
 
 class SearchedSpace(Space):
@@ -26,52 +27,71 @@ class SearchedSpace(Space):
     Args:
         inner: Space of the coefficients.
         method: Merge method; its own values are where :meth:`decision` puts the parameters.
-        bounds: Lower and upper bound of each parameter that is searched.
+        ranges: Values of each parameter that is searched.
 
-    Values are rounded to multiples of 0.01 within the bounds.
+    Variables are real numbers, so that every algorithm can search them; each stands for the
+    nearest value of its range. Decision vectors with the same values and coefficients are the same
+    model (see :meth:`canonical`).
 
     Example:
         >>> from moofusion.merging import make_method, make_space
         >>> from moofusion.weights import ParameterLayout
         >>> inner = make_space("task-wise", ParameterLayout({"w": (2,)}), ["a", "b"])
-        >>> space = SearchedSpace(inner, make_method("ties"), {"density": (0.1, 0.9)})
+        >>> space = searched_space(inner, make_method("dare"), ["density", "elect"])
         >>> space.names
-        ('a', 'b', 'ties.density')
-        >>> space.parameters(np.array([[0.5, 0.5, 0.3333]]))
-        [{'density': 0.33}]
+        ('a', 'b', 'dare.density', 'dare.elect')
+        >>> space.parameters(np.array([[0.5, 0.5, 0.3333, 0.8]]))
+        [{'density': 0.33, 'elect': True}]
     """
 
-    def __init__(
-        self, inner: Space, method: MergeMethod, bounds: Mapping[str, tuple[float, float]]
-    ) -> None:
-        self.inner, self.method = inner, method
-        self.searched = tuple(bounds)
+    def __init__(self, inner: Space, method: MergeMethod, ranges: Mapping[str, Range]) -> None:
+        self.inner, self.method, self.ranges = inner, method, dict(ranges)
         self.partition, self.experts, self.static = inner.partition, inner.experts, inner.static
-        self.names = (*inner.names, *(f"{method.name}.{name}" for name in bounds))
+        self.names = (*inner.names, *(f"{method.name}.{name}" for name in ranges))
         self.n_var = len(self.names)
-        self.xl = np.append(inner.xl, [low for low, _ in bounds.values()])
-        self.xu = np.append(inner.xu, [high for _, high in bounds.values()])
-        own = [getattr(method, name) for name in bounds]
-        middle = [(low + high) / 2 for low, high in bounds.values()]
-        chosen = [m if value is None else value for value, m in zip(own, middle, strict=True)]
-        self._own = np.clip(np.array(chosen, float), *self._bounds())
+        self.xl = np.append(inner.xl, [found.xl for found in ranges.values()])
+        self.xu = np.append(inner.xu, [found.xu for found in ranges.values()])
+        own = {name: getattr(method, name) for name in ranges}
+        self._own = self._variables(
+            {name: ranges[name].middle if v is None else v for name, v in own.items()}
+        )
 
-    def _bounds(self) -> tuple[Array, Array]:
-        n = self.inner.n_var
-        return self.xl[n:], self.xu[n:]
+    @property
+    def n_coefficients(self) -> int:
+        """Number of variables that decide the coefficients."""
+        return self.inner.n_coefficients
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.inner!r}, {', '.join(self.names[self.inner.n_var :])})"
+        # Part of fingerprints, which hold the bounds beside it: they tell plain numbers apart.
+        names = [
+            f"{self.method.name}.{name}{'' if type(r) is Real and not r.log else f' in {r!r}'}"
+            for name, r in self.ranges.items()
+        ]
+        return f"{type(self).__name__}({self.inner!r}, {', '.join(names)})"
 
     def coefficients(self, X: Array) -> Array:
         """Coefficients ``(P, G, K)`` of decision vectors ``(P, n_var)``."""
-        return self.inner.coefficients(np.atleast_2d(X)[:, : self.inner.n_var])
+        return self.inner.coefficients(np.atleast_2d(X)[:, : self.n_coefficients])
 
-    def parameters(self, X: Array) -> list[dict[str, float]]:
+    def parameters(self, X: Array) -> list[dict[str, Any]]:
         """Parameters of the merge method that each decision vector sets."""
-        values = np.round(np.atleast_2d(X)[:, self.inner.n_var :] / STEP) * STEP
-        values = np.clip(np.round(values, 10), *self._bounds())
-        return [dict(zip(self.searched, row, strict=True)) for row in values.tolist()]
+        rows = np.atleast_2d(X)[:, self.n_coefficients :].tolist()
+        return [
+            {name: r.value(x) for (name, r), x in zip(self.ranges.items(), row, strict=True)}
+            for row in rows
+        ]
+
+    def canonical(self, X: Array) -> Array:
+        """Decision vectors with every parameter at the variable of its value."""
+        X = np.array(np.atleast_2d(X), float)
+        X[:, self.n_coefficients :] = [self._variables(row) for row in self.parameters(X)]
+        return X
+
+    def scattered(self, X: Array, rng: np.random.Generator) -> Array:
+        """Decision vectors with the parameters drawn uniformly within their bounds."""
+        X, n = np.array(X, float), self.n_coefficients
+        X[:, n:] = rng.uniform(self.xl[n:], self.xu[n:], (len(X), self.n_var - n))
+        return X
 
     def decision(self, L: Array) -> Array:
         """Decision vectors of `L`, with the parameters at the method's own values."""
@@ -80,6 +100,9 @@ class SearchedSpace(Space):
     def uniform(self, L: Array) -> Array:
         """Decision vectors for task-wise coefficients ``(P, K)``, the same in every group."""
         return self._extended(self.inner.uniform(L))
+
+    def _variables(self, values: Mapping[str, Any]) -> Array:
+        return np.array([r.variable(values[name]) for name, r in self.ranges.items()], float)
 
     def _extended(self, X: Array) -> Array:
         return np.hstack([X, np.tile(self._own, (len(X), 1))])
@@ -91,48 +114,45 @@ class SearchedSpace(Space):
             ConfigurationError: Always.
         """
         raise ConfigurationError(
-            f"{', '.join(self.names[self.inner.n_var :])}: parameters of a merge method that are "
-            "searched have no gradient; fix them, or choose an algorithm that needs no gradients"
+            f"{', '.join(self.names[self.n_coefficients :])}: parameters of a merge method that "
+            "are searched have no gradient; fix them, or choose an algorithm that needs no gradients"
         )
 
 
 def check_search(
-    method: MergeMethod, search: Sequence[str] | Mapping[str, Sequence[float]]
-) -> dict[str, tuple[float, float]]:
-    """Bounds of the parameters that are to be searched.
+    method: MergeMethod, search: Sequence[str] | Mapping[str, Given]
+) -> dict[str, Range]:
+    """Values of the parameters that are to be searched.
 
     Args:
         method: Merge method.
-        search: Names of parameters, or for each the lower and upper bound.
+        search: Names of parameters; or for each the lower and upper bound, or the options of a
+            choice.
 
     Raises:
         UnknownNameError: The method has no such parameter, or none that can be searched.
-        ConfigurationError: Bounds that are not lower < upper, or at which the method has no sense.
+        ConfigurationError: Bounds that are not lower < upper, that are of the wrong kind, or at
+            which the method has no sense; options that the parameter does not have.
     """
-    bounds: dict[str, tuple[float, float]] = {}
+    ranges: dict[str, Range] = {}
     for name in search:
-        if name not in method.bounds:
+        if name not in method.searchable:
             raise UnknownNameError(
-                f"parameter of merge method {method.name!r} to search", name, method.bounds
+                f"parameter of merge method {method.name!r} to search", name, method.searchable
             )
-        given = search[name] if isinstance(search, Mapping) else method.bounds[name]
-        low, high = (float(value) for value in given)
-        if not low < high:
-            raise ConfigurationError(
-                f"bounds of merge parameter {name!r} must be lower < upper, got {low} and {high}"
-            )
-        bounds[name] = low, high
-    for corner in product(*bounds.values()):
+        known = method.searchable[name]
+        ranges[name] = known.over(name, search[name]) if isinstance(search, Mapping) else known
+    for corner in product(*(found.extremes for found in ranges.values())):
         try:
-            method.at(dict(zip(bounds, corner, strict=True)))
+            method.at(dict(zip(ranges, corner, strict=True)))
         except (ConfigurationError, ValueError) as error:
-            raise ConfigurationError(f"bounds of {', '.join(bounds)}: {error}") from error
-    return bounds
+            raise ConfigurationError(f"bounds of {', '.join(ranges)}: {error}") from error
+    return ranges
 
 
 def searched_space(
-    inner: Space, method: MergeMethod, search: Sequence[str] | Mapping[str, Sequence[float]]
+    inner: Space, method: MergeMethod, search: Sequence[str] | Mapping[str, Given]
 ) -> Space:
     """The space with the named parameters as further variables (see :func:`check_search`)."""
-    bounds = check_search(method, search)
-    return SearchedSpace(inner, method, bounds) if bounds else inner
+    ranges = check_search(method, search)
+    return SearchedSpace(inner, method, ranges) if ranges else inner

@@ -101,9 +101,25 @@ class Space(ABC):
     def pullback(self, x: Array, dL: Array) -> Array:
         """Gradient ``(n_var,)`` at `x` from the gradient ``(G, K)`` of the coefficients."""
 
-    def parameters(self, X: Array) -> list[dict[str, float]]:
+    @property
+    def n_coefficients(self) -> int:
+        """Number of variables that decide the coefficients: the first ones, here all."""
+        return self.n_var
+
+    def parameters(self, X: Array) -> list[dict[str, Any]]:
         """Parameters of the merge method that each decision vector sets; here none."""
         return [{} for _ in np.atleast_2d(X)]
+
+    def canonical(self, X: Array) -> Array:
+        """Of decision vectors ``(P, n_var)`` that stand for the same model, one for all.
+
+        They differ where parameters of the merge method are rounded; here they are `X` itself.
+        """
+        return X
+
+    def scattered(self, X: Array, rng: np.random.Generator) -> Array:
+        """Decision vectors with the parameters of the merge method drawn at random; here `X`."""
+        return X
 
     def uniform(self, L: Array) -> Array:
         """Decision vectors for task-wise coefficients ``(P, K)``, the same in every group."""

@@ -144,7 +144,7 @@ class Evaluator:
         return self._lock
 
     def measure(
-        self, L: Array, split: str, *, parameters: Sequence[Mapping[str, float]] | None = None
+        self, L: Array, split: str, *, parameters: Sequence[Mapping[str, Any]] | None = None
     ) -> list[Evaluation]:
         """Evaluate coefficients one candidate after the other.
 
@@ -249,7 +249,7 @@ class Evaluator:
         losses, gradients = self.losses_and_grads(L, [task], **options)
         return float(losses[0]), gradients[0]
 
-    def weights(self, L: Array, *, parameters: Mapping[str, float] | None = None) -> Tensor:
+    def weights(self, L: Array, *, parameters: Mapping[str, Any] | None = None) -> Tensor:
         """A copy of the merged flat weights ``(D,)`` for coefficients ``(G, K)``."""
         with self._lock:
             return self.merge(parameters)(L, out=self.pool.model.weights).clone()
@@ -297,7 +297,7 @@ class Evaluator:
         """Hash of base and task vectors, whatever the space and the tasks are."""
         return self.pool.vectors.fingerprint()
 
-    def merge(self, parameters: Mapping[str, float] | None = None) -> Merge:
+    def merge(self, parameters: Mapping[str, Any] | None = None) -> Merge:
         """The merge of the space's groups, for other parameters of the method than its own."""
         return self._bind(self.method.at(parameters or {}), self.space.partition)
 

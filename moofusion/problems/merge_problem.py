@@ -71,7 +71,8 @@ class MergeProblem(Problem):
 
     Runs under pymoo's ``minimize`` with any algorithm, by ask-and-tell, and in parallel: copies
     and pickles carry no weights. Every objective is minimized; accuracy becomes
-    ``error = 1 - accuracy``. Evaluations are cached by exact decision vector.
+    ``error = 1 - accuracy``. Evaluations are cached by decision vector; those whose
+    searched parameters round to the same values count as one.
 
     Per individual, besides ``F`` (and ``G``), the population holds ``loss`` (M mean losses, NaN
     where a task has none), ``metric`` (the M metrics behind F), ``cost`` (forward samples, 0 if
@@ -90,7 +91,8 @@ class MergeProblem(Problem):
         merge: Name of a merge method, a table ``{"method": name, **parameters}``, or a method. In a
             table ``"search"`` names parameters that become decision variables:
             ``{"method": "ties", "search": ["density"]}``, or with bounds
-            ``{"method": "ties", "search": {"density": [0.1, 0.5]}}``.
+            ``{"method": "ties", "search": {"density": [0.1, 0.5]}}``; of whole numbers the bounds,
+            of choices the options: ``{"method": "dare", "search": {"elect": [False, True]}}``.
         constraints: Conditions on measured metrics.
         split: Split that optimizers see.
         device: ``"auto"`` (GPU where there is one), ``"cpu"``, ``"cuda"``, ...
@@ -232,7 +234,7 @@ class MergeProblem(Problem):
 
     def remember(self, x: Array, evaluation: Evaluation, *, split: str | None = None) -> None:
         """Put a known evaluation into the cache, so that it is not paid again."""
-        self._cache[(split or self.split, np.asarray(x, float).tobytes())] = evaluation
+        self._cache[self._key(np.asarray(x, float), split or self.split)] = evaluation
 
     def objectives(self, evaluations: Sequence[Evaluation]) -> Array:
         """Objectives ``(P, M)``; a failed evaluation gets the worst value in all of them."""
@@ -378,7 +380,7 @@ class MergeProblem(Problem):
             raise ConfigurationError(
                 f"{self.title}: a decision vector has shape {x.shape}, expected ({self.n_var},)"
             )
-        key = (split, x.tobytes())
+        key = self._key(x, split)
         hit = key in self._cache
         if not hit:
             evaluation = self.evaluator.measure(
@@ -397,6 +399,9 @@ class MergeProblem(Problem):
             for observer in self.observers:
                 observer(x, evaluation, hit)
         return evaluation, hit
+
+    def _key(self, x: Array, split: str) -> tuple[str, bytes]:
+        return split, self.space.canonical(x[None])[0].tobytes()
 
     def _values(self, found: Sequence[Evaluation], metric: str | None) -> Array:
         return np.array(

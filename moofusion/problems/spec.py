@@ -62,13 +62,13 @@ class MergeSpec(Table):
     elect: bool | None = None
     epsilon: float | None = None
     gamma: float | None = None
-    rank: float | None = None
+    rank: int | float | None = None
     of: str | None = None
     norms: str | None = None
     samples: int | None = None
     floor: float | None = None
     alpha: float | None = None
-    search: list[str] | dict[str, tuple[float, float]] | None = None
+    search: list[str] | dict[str, tuple[bool | int | float | str, ...]] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -51,17 +51,18 @@ class MergeMethodContract:
         assert type(method)(**table) == method
         assert method.title in method.sentence
 
-    def test_bounds_are_of_parameters_and_allowed(self, method: MergeMethod) -> None:
-        """Parameters that can be searched exist, and every value between their bounds works.
+    def test_searchable_parameters_exist_and_are_allowed(self, method: MergeMethod) -> None:
+        """Parameters that can be searched exist, and every value of their ranges works.
 
         The others are at their defaults, where they have any: values may exclude each other.
         """
         needed = any(f.default is MISSING and f.default_factory is MISSING for f in fields(method))
         plain = method if needed else type(method)()
-        for parameter, (low, high) in method.bounds.items():
+        for parameter, values in method.searchable.items():
             assert parameter in method.parameter_names()
-            assert low < high
-            for value in (low, (low + high) / 2, high):
+            assert values.xl < values.xu
+            for value in (*values.extremes, values.middle):
+                assert values.value(values.variable(value)) == value
                 other = plain.at({parameter: value})
                 assert getattr(other, parameter) == value
                 weights = _problem(other).evaluator.weights(_ROW)

@@ -60,6 +60,25 @@ class SpaceContract:
         assert space.coefficients(X[0]).shape == (1, space.n_groups, space.n_experts)
         assert space.decision(L).shape == X.shape
         assert len(space.parameters(X)) == len(X)
+        assert 0 < space.n_coefficients <= space.n_var
+
+    def test_canonical_decisions_stand_for_the_same_models(self, space: Space) -> None:
+        """What caches compare: the same merge, within the bounds, and canonical itself."""
+        X = _samples(space)
+        found = space.canonical(X)
+        assert (space.coefficients(found) == space.coefficients(X)).all()
+        assert space.parameters(found) == space.parameters(X)
+        assert (space.canonical(found) == found).all()
+        assert ((space.xl <= found) & (found <= space.xu)).all()
+
+    def test_scattering_changes_parameters_alone(self, space: Space) -> None:
+        """Coefficients stay, and the draws are within the bounds."""
+        X = _samples(space)
+        given = X.copy()
+        found = space.scattered(X, np.random.default_rng(4))
+        assert (X == given).all()
+        assert (space.coefficients(found) == space.coefficients(X)).all()
+        assert ((space.xl <= found) & (found <= space.xu)).all()
 
     def test_coefficients_are_finite_in_every_corner(self, space: Space) -> None:
         """Also at the bounds, where a division may meet a zero."""

@@ -119,7 +119,7 @@ def test_fingerprints_know_what_is_searched():
     ("search", "words"),
     [
         (["densty"], "parameter of merge method 'ties' to search 'densty'; did you mean 'density'"),
-        (["scope"], "to search 'scope'"),
+        (["method"], "to search 'method'"),
         ({"density": [0.5, 0.2]}, "must be lower < upper, got 0.5 and 0.2"),
         ({"density": [0.0, 0.5]}, r"bounds of density: density must be in \(0, 1\], got 0"),
     ],

@@ -56,7 +56,7 @@ def anchor_points(problem: Any) -> tuple[Array, Array]:
     if space is None:
         return ((problem.xl + problem.xu) / 2)[None], np.array([np.nan])
     K = space.n_experts
-    longest = K * float(np.min(problem.xu))
+    longest = K * float(np.min(problem.xu[: space.n_coefficients]))
     sums = [s for s in _PILOT if s <= longest + 1e-9 or s == 1.0]
     rows = [np.full((1, K), 1 / K), np.eye(K), np.zeros((1, K))]
     rows += [np.full((1, K), s / K) for s in sums[1:]]
@@ -110,7 +110,8 @@ def candidate_points(
 
     They come from a scrambled Sobol sequence. Where bounds allow negative coefficients a tenth of
     the candidates have some. In spaces of several groups every group mixes the common draw with
-    one of its own. On a problem without merge coefficients: a Sobol sequence of the bounds.
+    one of its own. Parameters of the merge method that are searched are drawn uniformly. On a
+    problem without merge coefficients: a Sobol sequence of the bounds.
     """
     space = getattr(problem, "space", None)
     size = 1 << (count - 1).bit_length()
@@ -124,14 +125,14 @@ def candidate_points(
     direction = exponential / np.maximum(exponential.sum(axis=1, keepdims=True), 1e-12)
     length = sums[0] + (sums[1] - sums[0]) * cube[:, :1]
     L = (length * direction)[:, None, :]
-    if float(np.min(problem.xl)) < 0:
+    if float(np.min(problem.xl[: space.n_coefficients])) < 0:
         some = rng.random(size) < _NEGATIVE
         L[some] -= rng.uniform(0, 0.2, (int(some.sum()), 1, K))
     if G > 1:
         own = length[:, :, None] * rng.dirichlet(np.ones(K), size=(size, G))
         mix = rng.uniform(0, 1, (size, 1, 1))
         L = (1 - mix) * L + mix * own
-    return np.asarray(space.decision(L))
+    return np.asarray(space.scattered(space.decision(L), rng))
 
 
 def d_optimal(candidates: Array, chosen: Array, count: int, *, ridge: float = 1e-3) -> Array:

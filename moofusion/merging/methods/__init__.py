@@ -20,6 +20,7 @@ from moofusion.merging.methods.della import Della
 from moofusion.merging.methods.fisher import Fisher
 from moofusion.merging.methods.iso import Iso
 from moofusion.merging.methods.low_rank import LowRank
+from moofusion.merging.methods.ranges import Choice, Integer, Range, Real, ShareOrCount
 from moofusion.merging.methods.regmean import RegMean
 from moofusion.merging.methods.spherical import Slerp
 from moofusion.merging.methods.stock import ModelStock
@@ -30,16 +31,21 @@ __all__ = [
     "METHODS",
     "Average",
     "Breadcrumbs",
+    "Choice",
     "Dare",
     "Della",
     "Fisher",
+    "Integer",
     "Iso",
     "Linear",
     "LowRank",
     "Merge",
     "MergeMethod",
     "ModelStock",
+    "Range",
+    "Real",
     "RegMean",
+    "ShareOrCount",
     "Slerp",
     "Statistics",
     "TaskVectorTransform",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from moofusion.errors import ConfigurationError
 from moofusion.merging.linear import LinearMerge
+from moofusion.merging.methods.ranges import Range
 from moofusion.weights.layout import Partition
 from moofusion.weights.vectors import TaskVectors
 
@@ -69,13 +70,13 @@ class MergeMethod(ABC):
         name: Its name in problem files.
         title: Its name in sentences.
         paper: Where it comes from.
-        bounds: Parameters that can be searched, with the bounds they have by default.
+        searchable: Parameters that can be searched, with the values they have by default.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
-    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    searchable: ClassVar[Mapping[str, Range]] = {}
 
     @classmethod
     def parameter_names(cls) -> tuple[str, ...]:
@@ -311,3 +312,12 @@ def check_count(name: str, value: int, *, least: int) -> None:
     """Raise unless `value` is a whole number of at least `least`."""
     if not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{name} must be a whole number from {least} up, got {value!r}")
+
+
+def check_rank(value: float) -> None:
+    """Raise unless `value` is a share in (0, 1], or a whole number from 2 up."""
+    if not 0 < value <= 1 and not (isinstance(value, int) and value >= 2):
+        raise ConfigurationError(
+            f"rank must be a share in (0, 1], or a whole number of singular values from 2 up, got "
+            f"{value!r}"
+        )

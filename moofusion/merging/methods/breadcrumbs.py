@@ -10,6 +10,7 @@ from torch import Tensor
 
 from moofusion.errors import ConfigurationError
 from moofusion.merging.methods.base import check_share
+from moofusion.merging.methods.ranges import Choice, Real
 from moofusion.merging.methods.sparse import DroppingTransform, Reading, magnitudes_at
 
 __all__ = ["Breadcrumbs"]
@@ -41,7 +42,11 @@ class Breadcrumbs(DroppingTransform):
     name: ClassVar[str] = "breadcrumbs"
     title: ClassVar[str] = "Model Breadcrumbs"
     paper: ClassVar[str] = "Davari & Belilovsky 2023, arXiv:2312.06795"
-    bounds: ClassVar = {"density": (0.05, 0.95), "gamma": (0.0, 0.05)}
+    searchable: ClassVar = {
+        "density": Real(0.05, 0.95),
+        "gamma": Real(0.0, 0.05),
+        "elect": Choice((False, True)),
+    }
 
     density: float = 0.1
     gamma: float = 0.01

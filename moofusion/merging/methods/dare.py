@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from moofusion.merging.methods.base import check_count, check_share
+from moofusion.merging.methods.ranges import Choice, Integer, Real
 from moofusion.merging.methods.sparse import DroppingTransform, Reading, drop_at_random
 
 __all__ = ["Dare"]
@@ -42,7 +43,11 @@ class Dare(DroppingTransform):
     name: ClassVar[str] = "dare"
     title: ClassVar[str] = "DARE"
     paper: ClassVar[str] = "Yu et al. 2023, arXiv:2311.03099"
-    bounds: ClassVar = {"density": (0.05, 1.0)}
+    searchable: ClassVar = {
+        "density": Real(0.05, 1.0),
+        "seed": Integer(0, 9),
+        "elect": Choice((False, True)),
+    }
 
     density: float = 0.5
     seed: int = 0

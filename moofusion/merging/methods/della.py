@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moofusion.errors import ConfigurationError
 from moofusion.merging.methods.base import check_count, check_share
+from moofusion.merging.methods.ranges import Choice, Integer, Real
 from moofusion.merging.methods.sparse import DroppingTransform, Reading, drop_at_random
 
 __all__ = ["Della"]
@@ -46,7 +47,12 @@ class Della(DroppingTransform):
     name: ClassVar[str] = "della"
     title: ClassVar[str] = "DELLA"
     paper: ClassVar[str] = "Deep et al. 2024, arXiv:2406.11617"
-    bounds: ClassVar = {"density": (0.1, 0.9)}
+    searchable: ClassVar = {
+        "density": Real(0.1, 0.9),
+        "epsilon": Real(0.0, 0.2),
+        "seed": Integer(0, 9),
+        "elect": Choice((False, True)),
+    }
 
     density: float = 0.5
     epsilon: float = 0.2

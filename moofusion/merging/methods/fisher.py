@@ -19,6 +19,7 @@ from moofusion.merging.methods.base import (
     require_statistics,
     shares,
 )
+from moofusion.merging.methods.ranges import Real
 from moofusion.weights.layout import Partition
 from moofusion.weights.vectors import TaskVectors
 
@@ -57,6 +58,7 @@ class Fisher(MergeMethod):
     name: ClassVar[str] = "fisher"
     title: ClassVar[str] = "Fisher-weighted averaging"
     paper: ClassVar[str] = "Matena & Raffel 2021, arXiv:2111.09832"
+    searchable: ClassVar = {"floor": Real(1e-10, 1e-2, log=True)}
 
     samples: int = 256
     floor: float = 1e-6

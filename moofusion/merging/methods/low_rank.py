@@ -8,8 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moofusion.merging.methods.base import TensorTransform, check_share
-from moofusion.merging.methods.sparse import count
+from moofusion.merging.methods.base import TensorTransform, check_rank
+from moofusion.merging.methods.ranges import ShareOrCount
+from moofusion.merging.methods.sparse import count_of
 
 __all__ = ["LowRank"]
 
@@ -25,7 +26,8 @@ class LowRank(TensorTransform):
     changes and one-hot coefficients give the expert bit for bit.
 
     Args:
-        rank: Share of the singular values that stays, in (0, 1]; at least one does.
+        rank: Share of the singular values that stays, in (0, 1], at least one; or their number, a
+            whole number from 2 up, at most all.
 
     Example:
         >>> delta = torch.diag(torch.tensor([3.0, 1.0]))[None]
@@ -37,12 +39,12 @@ class LowRank(TensorTransform):
     name: ClassVar[str] = "low-rank"
     title: ClassVar[str] = "low-rank task arithmetic"
     paper: ClassVar[str] = "Gargiulo et al. 2024, arXiv:2412.00081"
-    bounds: ClassVar = {"rank": (0.02, 1.0)}
+    searchable: ClassVar = {"rank": ShareOrCount(0.02, 1.0)}
 
-    rank: float = 0.25
+    rank: float | int = 0.25
 
     def __post_init__(self) -> None:
-        check_share("rank", self.rank)
+        check_rank(self.rank)
 
     @property
     def changes_nothing(self) -> bool:
@@ -59,6 +61,6 @@ class LowRank(TensorTransform):
         if deltas.dim() != 3:
             return deltas
         U, S, V = torch.linalg.svd(deltas, full_matrices=False)
-        r = count(self.rank, S.shape[1])
+        r = count_of(self.rank, S.shape[1])
         truncated: Tensor = U[:, :, :r] * S[:, None, :r] @ V[:, :r]
         return truncated

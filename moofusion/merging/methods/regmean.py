@@ -21,6 +21,7 @@ from moofusion.merging.methods.base import (
     require_statistics,
     shares,
 )
+from moofusion.merging.methods.ranges import Real
 from moofusion.weights.layout import Partition
 from moofusion.weights.vectors import TaskVectors
 
@@ -57,7 +58,7 @@ class RegMean(MergeMethod):
     name: ClassVar[str] = "regmean"
     title: ClassVar[str] = "RegMean"
     paper: ClassVar[str] = "Jin et al. 2022, arXiv:2212.09849"
-    bounds: ClassVar = {"alpha": (0.0, 0.99)}
+    searchable: ClassVar = {"alpha": Real(0.0, 0.99)}
 
     samples: int = 256
     alpha: float = 0.9

@@ -14,6 +14,7 @@ from moofusion.merging.methods.base import TensorTransform
 __all__ = [
     "DroppingTransform",
     "count",
+    "count_of",
     "disjoint_mean_",
     "drop_at_random",
     "elected_signs",
@@ -86,6 +87,11 @@ class DroppingTransform(TensorTransform):
 def count(share: float, size: int) -> int:
     """How many of `size` entries a share is: rounded down, at least one."""
     return max(1, int(share * size))
+
+
+def count_of(rank: float, size: int) -> int:
+    """How many of `size` singular values a rank is: a share up to 1, a number above it."""
+    return min(int(rank), size) if rank > 1 else count(rank, size)
 
 
 def keep_largest_(row: Tensor, keep: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from moofusion.merging.linear import restore_experts
 from moofusion.merging.methods.base import Merge, MergeMethod, Statistics, check_choice, shares
+from moofusion.merging.methods.ranges import Choice
 from moofusion.weights.layout import Partition
 from moofusion.weights.vectors import TaskVectors
 
@@ -61,6 +62,7 @@ class Slerp(MergeMethod):
     name: ClassVar[str] = "slerp"
     title: ClassVar[str] = "spherical interpolation"
     paper: ClassVar[str] = "Shoemake 1985; Buss & Fillmore 2001"
+    searchable: ClassVar = {"of": Choice(_CHOICES), "norms": Choice(_NORMS)}
 
     of: str = "weights"
     norms: str = "interpolated"

@@ -14,6 +14,7 @@ from moofusion.merging.methods.base import (
     check_share,
     no_residue,
 )
+from moofusion.merging.methods.ranges import Choice, Real
 from moofusion.merging.methods.sparse import count, disjoint_mean_, elected_signs, keep_largest_
 from moofusion.weights.vectors import TaskVectors
 
@@ -59,7 +60,7 @@ class Ties(TensorTransform):
     name: ClassVar[str] = "ties"
     title: ClassVar[str] = "TIES"
     paper: ClassVar[str] = "Yadav et al. 2023, arXiv:2306.01708"
-    bounds: ClassVar = {"density": (0.05, 1.0)}
+    searchable: ClassVar = {"density": Real(0.05, 1.0), "scope": Choice(SCOPES)}
 
     density: float = 0.2
     scope: str = "model"

@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from moofusion.merging.methods.base import MatrixTransform, check_share
-from moofusion.merging.methods.sparse import count
+from moofusion.merging.methods.base import MatrixTransform, check_rank
+from moofusion.merging.methods.ranges import ShareOrCount
+from moofusion.merging.methods.sparse import count_of
 
 __all__ = ["Tsv"]
 
@@ -32,7 +33,8 @@ class Tsv(MatrixTransform):
     One-hot coefficients do not give the expert back.
 
     Args:
-        rank: Share of the singular values that each expert keeps; by default 1 / K.
+        rank: Share of the singular values that each expert keeps, in (0, 1], or their number, a
+            whole number from 2 up; by default 1 / K.
 
     Example:
         >>> deltas = torch.eye(2)[:, :, None] * torch.eye(2)[:, None, :]  # orthogonal already
@@ -46,13 +48,13 @@ class Tsv(MatrixTransform):
     name: ClassVar[str] = "tsv"
     title: ClassVar[str] = "TSV-M"
     paper: ClassVar[str] = "Gargiulo et al. 2024, arXiv:2412.00081"
-    bounds: ClassVar = {"rank": (0.02, 1.0)}
+    searchable: ClassVar = {"rank": ShareOrCount(0.02, 1.0)}
 
-    rank: float | None = None
+    rank: float | int | None = None
 
     def __post_init__(self) -> None:
         if self.rank is not None:
-            check_share("rank", self.rank)
+            check_rank(self.rank)
 
     def rewrite_matrices(self, deltas: Tensor) -> Tensor:
         """Decompose, cut and make orthogonal one tensor."""
@@ -75,7 +77,7 @@ class Tsv(MatrixTransform):
         kept: list[tuple[Tensor, Tensor, Tensor]] = []
         for k in range(K):
             U, S, V = torch.linalg.svd(read(k), full_matrices=False)
-            r = count(self.rank or 1 / K, len(S))
+            r = count_of(self.rank or 1 / K, len(S))
             kept.append((U[:, :r].clone(), S[:r], V[:r].clone()))
             del U, V  # before the next is decomposed
         left = torch.cat([U for U, _, _ in kept], dim=1)
