@@ -7,6 +7,7 @@ from moofusion.algorithms.proposal import ListedProposals, ProposalAlgorithm
 from moofusion.algorithms.pwemoe import ParetoRouter, PWEMoE, RouterTraining
 from moofusion.algorithms.random_search import RandomSearch
 from moofusion.algorithms.registry import ALGORITHMS, AlgorithmEntry, get_algorithm
+from moofusion.algorithms.repair import ParameterRepair
 from moofusion.algorithms.sampling import CoefficientSampling
 from moofusion.algorithms.scalarization import Scalarization
 from moofusion.algorithms.scalarize import get_scalarizer
@@ -22,6 +23,7 @@ __all__ = [
     "ListedProposals",
     "NestedMAP",
     "PWEMoE",
+    "ParameterRepair",
     "ParetoRouter",
     "ProposalAlgorithm",
     "RandomSearch",

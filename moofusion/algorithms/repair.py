@@ -21,9 +21,11 @@ class ParameterRepair(Repair):
     problems without such parameters it changes nothing.
 
     Example:
+        >>> from pymoo.core.population import Population
         >>> from moofusion.testing import toy_problem
         >>> problem = toy_problem(merge={"method": "dare", "search": ["elect"]})
-        >>> ParameterRepair().do(problem, np.array([[0.5, 0.2, 0.1, 0.8]]))
+        >>> one = Population.new(X=np.array([[0.5, 0.2, 0.1, 0.8]]))
+        >>> ParameterRepair()(problem, one).get("X")
         array([[0.5, 0.2, 0.1, 1. ]])
     """
 

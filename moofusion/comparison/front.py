@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,12 +92,15 @@ class Front(PointSet):
         cost: Cost units of each evaluation on the search split, shape ``(P,)``.
         folders: For each model the folder of a checkpoint that is no merge (its row of X is NaN),
             empty for a merge; nothing at all where all are merges.
+        parameters: For each searched parameter of the merge method, by the name of its variable,
+            the value of each model: numbers, whole numbers, names; None for what is no merge.
     """
 
     X: Array
     variables: tuple[str, ...]
     cost: Array
     folders: tuple[str, ...] = ()
+    parameters: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def folder(self, index: int) -> str:
         """Folder of a model that is a checkpoint already; empty for a merge."""
@@ -124,7 +128,7 @@ class Front(PointSet):
         return choose(self.normalized("search"), preference, names=self.tasks, by=by, among=among)
 
     def table(self) -> pd.DataFrame:
-        """One row per model: metrics on both splits, decision vector, cost."""
+        """One row per model: metrics on both splits, decision vector, searched parameters, cost."""
         import pandas as pd
 
         columns: dict[str, Any] = {"point": list(self.labels)}
@@ -133,6 +137,7 @@ class Front(PointSet):
                 columns[f"{task}:{split}"] = self.values(split)[:, j]
         for j, name in enumerate(self.variables):
             columns[f"x:{name}"] = self.X[:, j]
+        columns |= {name: pd.Series(found, dtype=object) for name, found in self.parameters.items()}
         columns["cost"] = self.cost
         if any(self.folders):
             columns["checkpoint"] = list(self.folders)
@@ -176,9 +181,22 @@ class Front(PointSet):
                 column([f"x:{name}" for name in variables]),
                 variables,
                 column(["cost"]).ravel(),
+                parameters={
+                    name: tuple(_read(row[name]) for row in rows)
+                    for name in variables
+                    if name in rows[0]
+                },
             )
         except (KeyError, ValueError, TypeError) as error:
             raise RunError(f"{path} is not a front written by moofusion ({error})") from error
+
+
+def _read(text: str) -> Any:
+    """A parameter of a merge method from its text in a table."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text or None
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

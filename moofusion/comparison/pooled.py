@@ -11,6 +11,7 @@ from moofusion.comparison.quality import nondominated
 from moofusion.comparison.result import SearchResult
 from moofusion.comparison.study_data import ProblemData, RunData, StudyData
 from moofusion.errors import RunError, UnknownNameError
+from moofusion.merging.searched import values_of
 
 __all__ = ["pooled_result"]
 
@@ -101,6 +102,7 @@ def _front(problem: ProblemData, runs: Sequence[RunData]) -> Front:
         problem.variables,
         cost[kept],
         tuple(folders[i] for i in kept) if any(folders) else (),
+        values_of(problem.searched, problem.variables, X[kept]),
     )
 
 

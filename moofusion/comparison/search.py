@@ -28,6 +28,7 @@ from moofusion.comparison.run_folder import (
     run_settings,
 )
 from moofusion.errors import ConfigurationError, RunError
+from moofusion.merging.searched import values_of
 from moofusion.problems import Evaluation, MergeProblem
 
 __all__ = ["search"]
@@ -163,7 +164,8 @@ def _collect(
     candidates = np.flatnonzero(allowed)
     chosen = candidates[nondominated(F[candidates])]
     chosen = chosen[np.lexsort(F[chosen].T[::-1])]
-    X = np.array([log.X[i] for i in chosen])
+    space = problem.space
+    X = space.canonical(np.array([log.X[i] for i in chosen]))
     names, rows = _controls(problem)
     anchors = {split: problem.anchors(split) for split in _splits(problem)}
     total = len(names) + len(X)
@@ -191,8 +193,9 @@ def _collect(
         front_test,
         *scale,
         X,
-        problem.space.names,
+        space.names,
         np.array([log.evaluations[i].cost for i in chosen]),
+        parameters=values_of(space.searched, space.names, X),
     )
     references = PointSet(tuple(names), *shared, ref_search, ref_test, *scale)
     evaluated = metric_table(problem, log.evaluations)

@@ -320,6 +320,7 @@ def _describe(problem: MergeProblem, controls: bool) -> dict[str, Any]:
         "metrics": [[vars(metric) for metric in task.metrics] for task in problem.tasks],
         "variables": list(problem.space.names),
         "experts": list(problem.space.experts),
+        "searched": {name: found.table for name, found in problem.space.searched.items()},
         "space": repr(problem.space),
         "held_out_test": problem.has_test_split,
         "spec": problem.spec.model_dump() if problem.spec else None,

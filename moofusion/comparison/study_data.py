@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from moofusion.comparison.cell import Budget
 from moofusion.comparison.checkpoints import folder_of_key
 from moofusion.comparison.quality import REFERENCE, hypervolume, nondominated
 from moofusion.comparison.store import Cell, Store
+from moofusion.merging.methods.ranges import Range, range_from
 from moofusion.problems.scale import normalized
 from moofusion.tasks import Metric
 
@@ -42,6 +44,7 @@ class ProblemData:
         controls: For each split the metric rows of the merges that need no search.
         scales: For each split ideal and nadir objectives of the anchors, shape ``(2, M)``.
         spec: The problem file, if it came from one.
+        searched: Searched parameters of the merge method, by the name of their variable.
     """
 
     fingerprint: str
@@ -55,6 +58,7 @@ class ProblemData:
     controls: dict[str, dict[str, Array]]
     scales: dict[str, Array]
     spec: dict[str, Any] | None
+    searched: Mapping[str, Range] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, fingerprint: str, title: str, stored: dict[str, Any]) -> ProblemData:
@@ -80,6 +84,7 @@ class ProblemData:
             {split: rows(models) for split, models in stored["controls"].items()},
             {s: np.array([a["ideal"], a["nadir"]]) for s, a in stored["anchors"].items()},
             stored["spec"],
+            {name: range_from(table) for name, table in stored.get("searched", {}).items()},
         )
 
     @property

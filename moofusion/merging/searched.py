@@ -14,7 +14,7 @@ from moofusion.merging.methods import MergeMethod
 from moofusion.merging.methods.ranges import Range, Real
 from moofusion.merging.spaces import Space
 
-__all__ = ["SearchedSpace", "check_search", "searched_space"]
+__all__ = ["SearchedSpace", "check_search", "searched_space", "values_of"]
 
 Array = NDArray[np.float64]
 #: What a problem file says about a parameter: bounds, or options.
@@ -55,6 +55,11 @@ class SearchedSpace(Space):
         self._own = self._variables(
             {name: ranges[name].middle if v is None else v for name, v in own.items()}
         )
+
+    @property
+    def searched(self) -> dict[str, Range]:
+        """Range of each searched parameter, by the name of its variable."""
+        return dict(zip(self.names[self.n_coefficients :], self.ranges.values(), strict=True))
 
     @property
     def n_coefficients(self) -> int:
@@ -117,6 +122,24 @@ class SearchedSpace(Space):
             f"{', '.join(self.names[self.n_coefficients :])}: parameters of a merge method that "
             "are searched have no gradient; fix them, or choose an algorithm that needs no gradients"
         )
+
+
+def values_of(ranges: Mapping[str, Range], variables: Sequence[str], X: Array) -> dict[str, Any]:
+    """What the variables of `ranges` stand for in decision vectors, for tables.
+
+    Args:
+        ranges: Range of each searched parameter, by the name of its variable.
+        variables: Names of all variables.
+        X: Decision vectors, shape ``(P, n_var)``; a row of NaN is no merge.
+
+    Returns:
+        For each of `ranges` P values; None where the row is no merge.
+    """
+    found = {}
+    for name, known in ranges.items():
+        column = X[:, list(variables).index(name)].tolist()
+        found[name] = tuple(known.value(x) if np.isfinite(x) else None for x in column)
+    return found
 
 
 def check_search(

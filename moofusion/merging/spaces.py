@@ -7,7 +7,7 @@ its partition and the K experts, and carries gradients back.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 
 from moofusion.errors import ConfigurationError, UnknownNameError
+from moofusion.merging.methods.ranges import Range
 from moofusion.weights.layout import ParameterLayout, Partition
 
 __all__ = ["SPACES", "DepthSpline", "GroupWise", "LinearSpace", "Simplex", "Space", "make_space"]
@@ -105,6 +106,11 @@ class Space(ABC):
     def n_coefficients(self) -> int:
         """Number of variables that decide the coefficients: the first ones, here all."""
         return self.n_var
+
+    @property
+    def searched(self) -> Mapping[str, Range]:
+        """Parameters of the merge method among the variables: name, and values; here none."""
+        return {}
 
     def parameters(self, X: Array) -> list[dict[str, Any]]:
         """Parameters of the merge method that each decision vector sets; here none."""

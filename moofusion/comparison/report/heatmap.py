@@ -46,7 +46,8 @@ def along_front(F: Array) -> NDArray[np.intp]:
 def plot_coefficients(section: Section, front: Front) -> Figure:
     """Rows: the models of a front, in order along it; columns: decision variables.
 
-    A strip on the left shows what each model is good at. Models that are no merges (fine-tuned
+    A strip on the left shows what each model is good at. Searched parameters of the merge method
+    are shown by where they stand between the ends of their range, which their label names. Models that are no merges (fine-tuned
     checkpoints) have no coefficients and are left out.
 
     Args:
@@ -62,6 +63,11 @@ def plot_coefficients(section: Section, front: Front) -> Figure:
     if total > _MOST_ROWS:
         order = order[np.linspace(0, total - 1, _MOST_ROWS).round().astype(np.intp)]
     X, F = front.X[order], F[order]
+    labels = list(front.variables)
+    for name, known in section.problem.searched.items():
+        j = labels.index(name)
+        X[:, j] = (X[:, j] - known.xl) / (known.xu - known.xl)
+        labels[j] = f"{name} ({known})"
     M, n_var = F.shape[1], X.shape[1]
     width = float(np.clip(0.42 * n_var, 2.4, 9.0))
     strip = 0.34 * M + 0.3
@@ -78,7 +84,7 @@ def plot_coefficients(section: Section, front: Front) -> Figure:
         far = max(-low, high)
         colors = {"cmap": "RdBu_r", "vmin": -far, "vmax": far}
     image = right.imshow(X, aspect="auto", interpolation="nearest", **colors)
-    _columns(right, list(front.variables))
+    _columns(right, labels)
     left.set_title("objectives")
     right.set_title("decision variables")
     headline(figure, section.title, "coefficients along the front")

@@ -99,11 +99,12 @@ function modelTable(s, model) {
 
 function coefficientList(s, model) {
   if (model.folder) return make("p", { className: "small" }, `No merge: the fine-tuned checkpoint ${model.folder}.`);
-  const most = Math.max(...model.x.map(Math.abs), 1e-12);
+  const most = Math.max(...model.x.map((v, i) => (s.variables[i] in model.parameters ? 0 : Math.abs(v))), 1e-12);
   const rows = model.x.flatMap((v, i) => {
+    const parameter = model.parameters[s.variables[i]];
     const bar = make("span", { className: "bar" });
-    bar.style.width = `${(100 * Math.abs(v)) / most}%`;
-    return [make("span", {}, s.variables[i]), bar, make("span", {}, String(v))];
+    bar.style.width = parameter === undefined ? `${(100 * Math.abs(v)) / most}%` : "0";
+    return [make("span", {}, s.variables[i]), bar, make("span", {}, parameter ?? String(v))];
   });
   return make("details", { open: model.x.length <= 12 }, make("summary", {}, "Coefficients"),
     make("div", { className: "coefficients" }, ...rows));

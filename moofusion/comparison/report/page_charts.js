@@ -34,7 +34,7 @@ function hoverText(section, model, split) {
     lines.push(`${escaped(task.name)} ${escaped(task.metric)}: ${values.reverse().join(", ")}`);
   });
   const most = 12;
-  const parts = model.x.slice(0, most).map((v, i) => `${escaped(section.variables[i])} ${v}`);
+  const parts = model.x.slice(0, most).map((v, i) => `${escaped(section.variables[i])} ${escaped(model.parameters[section.variables[i]] ?? String(v))}`);
   if (model.x.length > most) parts.push(`${model.x.length - most} more`);
   for (let i = 0; i < parts.length; i += 4) {
     lines.push((i ? "" : "coefficients: ") + parts.slice(i, i + 4).join(", "));

@@ -12,6 +12,7 @@ from moofusion.comparison.report.progress import bands, limits
 from moofusion.comparison.report.routers import router_data
 from moofusion.comparison.report.scores import AXES, Section
 from moofusion.comparison.report.style import looks, reference_looks
+from moofusion.merging.methods.ranges import shown
 
 __all__ = ["section_data"]
 
@@ -116,6 +117,12 @@ def _models(section: Section, algorithm: str) -> list[dict[str, Any]]:
             "sum": float(sums[i]),
             # A fine-tuned model is no merge.
             "x": [] if front.folder(i) else _short(front.X[i]),
+            # Searched parameters as they are, not as variables.
+            "parameters": {
+                name: shown(values[i])
+                for name, values in front.parameters.items()
+                if not front.folder(i)
+            },
             "folder": front.folder(i),
             "cost": float(front.cost[i]),
         }

@@ -13,7 +13,7 @@ from typing import Any
 
 from moofusion.errors import ConfigurationError
 
-__all__ = ["Choice", "Integer", "Range", "Real", "ShareOrCount", "range_from"]
+__all__ = ["Choice", "Integer", "Range", "Real", "ShareOrCount", "range_from", "shown"]
 
 #: Real parameters are rounded to multiples of this, so that few values have to be prepared.
 STEP = 0.01

@@ -120,7 +120,9 @@ def test_model_stock_of_equal_experts_is_the_expert():
     assert torch.allclose(found, make(rows, layout=LAYOUT).deltas[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("table", [{"method": "low-rank", "rank": 0}, {"method": "tsv", "rank": 1.5}])
+@pytest.mark.parametrize(
+    "table", [{"method": "low-rank", "rank": 0}, {"method": "tsv", "rank": 1.5}]
+)
 def test_ranks_that_are_none(table):
     with pytest.raises(ConfigurationError, match=r"rank must be in \(0, 1\]"):
         make_method(table)
