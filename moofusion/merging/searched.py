@@ -120,7 +120,8 @@ class SearchedSpace(Space):
         """
         raise ConfigurationError(
             f"{', '.join(self.names[self.n_coefficients :])}: parameters of a merge method that "
-            "are searched have no gradient; fix them, or choose an algorithm that needs no gradients"
+            "are searched have no gradient; fix them, or choose an algorithm that needs no "
+            "gradients"
         )
 
 

@@ -126,12 +126,13 @@ class Evaluator:
             task.prepare(self.pool.model.device)
         self._bound: OrderedDict[tuple[MergeMethod, str], Merge] = OrderedDict()
         self._lock = threading.RLock()
-        self._statistics = TrainStatistics(
+        self.statistics = TrainStatistics(
             self.pool,
             self.tasks,
             [self.module(task) for task in self.tasks],
             self.counter,
             self._lock,
+            self._train_fingerprint,
         )
 
     def module(self, task: Task) -> nn.Module:
@@ -272,17 +273,24 @@ class Evaluator:
         place = np.modf(np.arange(1, space.n_var + 1) * 0.6180339887498949)[0]
         probes = space.xl + (space.xu - space.xl) * np.stack([place, 1 - place])
         digest.update(np.round(space.coefficients(probes), 9).tobytes())
-        self._digest_tasks(digest, split)
+        self._digest_tasks(digest, split, self.tasks)
         return digest.hexdigest()
 
     def tasks_fingerprint(self, split: str) -> str:
         """Hash of data, metrics and heads: what measures a model, whatever its weights are."""
         digest = xxhash.xxh3_128()
-        self._digest_tasks(digest, split)
+        self._digest_tasks(digest, split, self.tasks)
         return digest.hexdigest()
 
-    def _digest_tasks(self, digest: xxhash.xxh3_128, split: str) -> None:
-        for task in self.tasks:
+    def _train_fingerprint(self, tasks: Sequence[Task]) -> str:
+        """Hash of all models, and of what these tasks train on, in the order of the experts."""
+        names = [(task.name, task.head) for task in tasks]
+        digest = xxhash.xxh3_128(f"{self.weights_fingerprint}{names}".encode())
+        self._digest_tasks(digest, "train", tasks)
+        return digest.hexdigest()
+
+    def _digest_tasks(self, digest: xxhash.xxh3_128, split: str, tasks: Sequence[Task]) -> None:
+        for task in tasks:
             # All metrics, not the objective alone: stores keep them by position.
             names = [metric.name for metric in task.metrics]
             digest.update(f"{task.objective}{names}{task.fingerprint(split)}".encode())
@@ -313,7 +321,7 @@ class Evaluator:
                     self.pool.vectors,
                     partition,
                     static=self.space.static,
-                    statistics=self._statistics,
+                    statistics=self.statistics,
                 )
                 own = self.pool.vectors.deltas
                 keep = max(_LEAST_BOUND, int(_BOUND_BYTES / (own.numel() * own.element_size())))

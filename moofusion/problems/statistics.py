@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,13 +25,17 @@ if TYPE_CHECKING:
 __all__ = ["TrainStatistics"]
 
 _CHUNK = 50  # samples per forward pass
+_KEPT_BYTES = 1 << 30  # statistics that are kept for other problems of the process
+
+T = TypeVar("T")
 
 
 class TrainStatistics:
     """Fisher information and input products of every expert on the train split of its tasks.
 
     The tasks of an expert are those whose head it carries. Samples are drawn without replacement
-    by the seed. What was measured stays in memory, and its cost goes to `counter`.
+    by the seed. What was measured stays in memory, also for other problems of this process with
+    the same models, heads and train data; the cost goes to `counter` of the one that measures.
 
     Args:
         pool: Loaded models.
@@ -38,6 +43,7 @@ class TrainStatistics:
         modules: For each task the module it is measured with.
         counter: Takes the cost.
         lock: Held while the shared weights are in use.
+        fingerprint: Hash of the models, and of the heads and train data of some tasks.
     """
 
     def __init__(
@@ -47,10 +53,11 @@ class TrainStatistics:
         modules: Sequence[nn.Module],
         counter: CostCounter,
         lock: threading.RLock,
+        fingerprint: Callable[[Sequence[Task]], str],
     ) -> None:
         self.pool, self.tasks, self.counter = pool, tasks, counter
         self._modules = dict(zip((task.name for task in tasks), modules, strict=True))
-        self._lock = lock
+        self._lock, self._fingerprint = lock, fingerprint
         self._fisher: dict[tuple[int, int], Tensor] = {}
         self._grams: dict[tuple[int, int], dict[str, tuple[Tensor, bool]]] = {}
 
@@ -63,7 +70,11 @@ class TrainStatistics:
         """
         with self._lock:
             if (samples, seed) not in self._fisher:
-                self._fisher[samples, seed] = self._measure_fisher(samples, seed)
+                self._fisher[samples, seed] = _MEASURED.get(
+                    self._key("fisher", samples, seed),
+                    lambda: self._measure_fisher(samples, seed),
+                    lambda found: [found],
+                )
             return self._fisher[samples, seed]
 
     def _measure_fisher(self, samples: int, seed: int) -> Tensor:
@@ -91,7 +102,11 @@ class TrainStatistics:
         """
         with self._lock:
             if (samples, seed) not in self._grams:
-                self._grams[samples, seed] = self._measure_grams(samples, seed)
+                self._grams[samples, seed] = _MEASURED.get(
+                    self._key("grams", samples, seed),
+                    lambda: self._measure_grams(samples, seed),
+                    lambda found: [gram for gram, _ in found.values()],
+                )
             return self._grams[samples, seed]
 
     def _measure_grams(self, samples: int, seed: int) -> dict[str, tuple[Tensor, bool]]:
@@ -121,25 +136,73 @@ class TrainStatistics:
             gram /= torch.tensor(seen[name], device=gram.device).clamp_(min=1)[:, None, None]
         return sums
 
-    def _visits(
-        self, samples: int, seed: int
-    ) -> Iterator[tuple[int, Task, NDArray[np.int64], float]]:
-        """Experts in place of the weights, each with its tasks and the share of one sample."""
-        vectors = self.pool.vectors
-        for index, name in enumerate(vectors.names):
+    def _key(self, kind: str, samples: int, seed: int) -> str | None:
+        """What decides the statistics; None where a task does not tell what its data are."""
+        own = [task for tasks in self._tasks_of_experts() for task in tasks]
+        if any(type(task).fingerprint is Task.fingerprint for task in own):
+            return None
+        model = self.pool.model
+        how = f"{model.device} {model.weights.dtype} {model.modules['base']}"
+        return f"{kind} {samples} {seed} {how} {self._fingerprint(own)}"
+
+    def _tasks_of_experts(self) -> Iterator[list[Task]]:
+        """The tasks that each expert is measured on; every one has a train split."""
+        for name in self.pool.vectors.names:
             own = [t for t in self.tasks if self._modules[t.name] is self.pool.model.modules[name]]
             if not own:
                 raise ConfigurationError(
                     f"this merge method measures every expert on training data, but no task uses "
                     f"the head of expert {name!r}; add one (head = {name!r}), or leave it out"
                 )
-            self.pool.model.weights.copy_(vectors.expert(index))
             for task in own:
                 task.require("train")
+            yield own
+
+    def _visits(
+        self, samples: int, seed: int
+    ) -> Iterator[tuple[int, Task, NDArray[np.int64], float]]:
+        """Experts in place of the weights, each with its tasks and the share of one sample."""
+        vectors = self.pool.vectors
+        for index, own in enumerate(self._tasks_of_experts()):
+            self.pool.model.weights.copy_(vectors.expert(index))
+            for task in own:
                 total = task.n_samples("train")
                 rng = np.random.default_rng(seed)
                 rows = np.sort(rng.permutation(total)[:samples])
                 yield index, task, rows, 1 / (len(rows) * len(own))
+
+
+class _Measured:
+    """Statistics that were measured last in this process, as far as memory allows."""
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(
+        self, key: str | None, measure: Callable[[], T], tensors: Callable[[T], list[Tensor]]
+    ) -> T:
+        """What is known under `key`, or else what `measure` gives, which is kept."""
+        with self._lock:
+            if key in self._found:
+                self._found.move_to_end(key)
+                return cast(T, self._found[key][0])
+        found = measure()
+        if key is not None:
+            size = sum(tensor.numel() * tensor.element_size() for tensor in tensors(found))
+            with self._lock:
+                self._found[key] = found, size
+                while sum(size for _, size in self._found.values()) > _KEPT_BYTES:
+                    self._found.popitem(last=False)
+        return found
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._found.clear()
+
+
+_MEASURED = _Measured()
 
 
 def _add(

@@ -144,7 +144,7 @@ def test_every_kind_of_start_varies_the_parameters(problem):
         moofusion.search(problem, name, evaluations=20, seed=1)
         problem.observers.clear()
         found = problem.space.parameters(np.array(seen))
-        assert len({p["density"] for p in found}) > 5, name
+        assert len({p["density"] for p in found}) > 3, name
         assert {p["elect"] for p in found} == {False, True}, name
         assert len({p["seed"] for p in found}) > 2, name
 
@@ -233,7 +233,7 @@ def test_a_study_knows_the_names(tmp_path):
         {"mixed": tiny.net_problem(merge=merge)}, ["random"], seeds=[1], evaluations=12,
         store=tmp_path / "study.db",
     )  # fmt: skip
-    study.run()
+    study.run(threads=1)
     front = pooled_result(study.results()).front
     assert set(front.parameters["slerp.of"]) <= {"weights", "task-vectors"}
     assert set(front.parameters["slerp.norms"]) <= {"interpolated", "own"}

@@ -47,8 +47,8 @@ def plot_coefficients(section: Section, front: Front) -> Figure:
     """Rows: the models of a front, in order along it; columns: decision variables.
 
     A strip on the left shows what each model is good at. Searched parameters of the merge method
-    are shown by where they stand between the ends of their range, which their label names. Models that are no merges (fine-tuned
-    checkpoints) have no coefficients and are left out.
+    are shown by where they stand between the ends of their range, which their label names. Models
+    that are no merges (fine-tuned checkpoints) have no coefficients and are left out.
 
     Args:
         section: The problem.

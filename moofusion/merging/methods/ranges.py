@@ -305,7 +305,8 @@ def range_from(table: Mapping[str, Any]) -> Range:
     kind, values = table["kind"], table["values"]
     if kind == "choice":
         return Choice(tuple(values))
-    return Integer(*values) if kind == "integer" else Real(*values, log=kind == "log")
+    low, high = values
+    return Integer(low, high) if kind == "integer" else Real(low, high, log=kind == "log")
 
 
 def shown(value: Any) -> str:

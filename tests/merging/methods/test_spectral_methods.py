@@ -121,8 +121,15 @@ def test_model_stock_of_equal_experts_is_the_expert():
 
 
 @pytest.mark.parametrize(
-    "table", [{"method": "low-rank", "rank": 0}, {"method": "tsv", "rank": 1.5}]
+    "table",
+    [
+        {"method": "low-rank", "rank": 0},
+        {"method": "tsv", "rank": 1.5},
+        {"method": "low-rank", "rank": 8.0},
+    ],
 )
 def test_ranks_that_are_none(table):
-    with pytest.raises(ConfigurationError, match=r"rank must be in \(0, 1\]"):
+    with pytest.raises(
+        ConfigurationError, match=r"rank must be a share in \(0, 1\], or a whole number"
+    ):
         make_method(table)

@@ -12,12 +12,19 @@ from moofusion.merging import Fisher, RegMean, Slerp, make_method
 from moofusion.merging.methods.sparse import seeded
 from moofusion.merging.methods.spherical import spherical_mean
 from moofusion.problems import MergeProblem
-from moofusion.tasks import FunctionTask
+from moofusion.problems.statistics import _MEASURED
+from moofusion.tasks import FunctionTask, Task, TensorClassification
 from moofusion.weights import ParameterLayout, TaskVectors
 
 LAYOUT = ParameterLayout({"w": (4, 6), "b": (4,)})
+STATISTICS = ["fisher", "regmean"]
 L = np.array([[0.2, 0.7, 0.4]])
 W = L[0] / L.sum()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_known():
+    _MEASURED.clear()
 
 
 def models(K=3, seed=5, layout=LAYOUT):
@@ -179,7 +186,7 @@ def test_what_matters_to_one_expert_alone_is_taken_from_it():
 def test_the_information_is_the_mean_squared_gradient_of_drawn_labels():
     problem = tiny.net_problem(merge={"method": "fisher", "samples": 25, "seed": 4})
     evaluator = problem.evaluator
-    found = evaluator._statistics.fisher(25, 4)
+    found = evaluator.statistics.fisher(25, 4)
     assert evaluator.counter.backward == 3 * 25
     for k, (name, task) in enumerate(zip("abc", problem.tasks, strict=True)):
         module = tiny.net_pool().experts[name]
@@ -206,6 +213,64 @@ def test_statistics_are_measured_once_and_only_when_needed():
     problem.evaluate(np.array([[0.2, 0.3, 0.4], [0.5, 0.1, 0.1]]))
     problem.evaluate(np.array([[0.9, 0.3, 0.4]]))
     assert problem.counter.backward == 30
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_other_problems_with_the_same_models_and_data_measure_nothing(name):
+    merge = {"method": name, "samples": 12}
+    x = np.array([[0.2, 0.3, 0.4]])
+    first, again, other = (
+        tiny.net_problem(merge=merge),
+        tiny.net_problem(merge=merge),
+        tiny.net_problem(merge=merge, space="block-wise"),
+    )
+    F = first.evaluate(x)
+    cost = first.counter.cost
+    measured = 36 * (3 if name == "fisher" else 1)  # beside the candidate itself
+    assert cost == measured + 3 * 48
+    assert np.array_equal(again.evaluate(x), F)
+    assert np.array_equal(other.evaluate(np.tile(x, 5)), F)
+    assert again.counter.cost == other.counter.cost == cost - measured
+
+
+def _changed(what):
+    """The toy problem with one thing changed, as pool and tasks."""
+    pool = tiny.net_pool()
+    tasks = tiny.net_tasks(pool)
+    if what == "expert":
+        tiny.drift(pool.experts["b"], 5, 1e-3)
+    if what == "base":
+        tiny.drift(pool.base, 5, 1e-3)
+    if what == "data":
+        inputs, labels = tasks[1].data("train")
+        data = {s: (tasks[1].data(s)[0]["input"], tasks[1].data(s)[1]) for s in ("train", "search")}
+        data["train"] = (inputs["input"] + 1e-3, labels)
+        tasks[1] = TensorClassification("b", data, classes=3)
+    return pool, tasks
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+@pytest.mark.parametrize("what", ["nothing", "expert", "base", "data", "samples", "seed", "silent"])
+def test_what_changed_is_measured_again(name, what, monkeypatch):
+    merge = {"method": name, "samples": 12}
+    x = np.array([[0.2, 0.3, 0.4]])
+    if what == "silent":  # a task that does not tell what its data are
+        monkeypatch.setattr(TensorClassification, "fingerprint", Task.fingerprint)
+    tiny.net_problem(merge=merge).evaluate(x)
+    changes = {"samples": {"samples": 13}, "seed": {"seed": 1}}.get(what, {})
+    pool, tasks = _changed(what)
+    problem = MergeProblem(pool, tasks, merge=merge | changes, device="cpu")
+    problem.evaluate(x)
+    assert (problem.counter.cost == 3 * 48) is (what == "nothing")
+
+
+def test_no_more_statistics_are_kept_than_memory_allows(monkeypatch):
+    monkeypatch.setattr("moofusion.problems.statistics._KEPT_BYTES", 10)
+    for _ in range(2):
+        problem = tiny.net_problem(merge={"method": "fisher", "samples": 5})
+        problem.evaluate(np.array([[0.2, 0.3, 0.4]]))
+        assert problem.counter.backward == 15
+    assert not _MEASURED._found
 
 
 def test_an_expert_without_data_is_named():
@@ -264,7 +329,7 @@ def test_alpha_shrinks_towards_a_mean_weighed_by_the_diagonal():
 def test_inputs_are_those_of_the_expert_on_its_own_training_data():
     problem = tiny.net_problem(merge="regmean", objective="loss")
     evaluator = problem.evaluator
-    found = evaluator._statistics.grams(40, 1)
+    found = evaluator.statistics.grams(40, 1)
     assert set(found) == {
         "embed.weight", "head.weight",
         *(f"layers.{i}.{part}.weight" for i in range(3) for part in ("attn", "mlp")),
@@ -284,6 +349,6 @@ def test_inputs_are_those_of_the_expert_on_its_own_training_data():
 
 def test_the_linear_layers_of_a_transformer_are_found(vit_pool, vit_tasks):
     problem = MergeProblem(vit_pool, vit_tasks, merge={"method": "regmean", "samples": 10})
-    names = set(problem.evaluator._statistics.grams(10, 0))
+    names = set(problem.evaluator.statistics.grams(10, 0))
     assert sum("layer" in name for name in names) == 12
     assert np.isfinite(problem.evaluate(np.array([[0.2, 0.3, 0.4]]))).all()
