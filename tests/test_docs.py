@@ -229,11 +229,16 @@ def test_every_merge_method_is_described_with_its_real_defaults():
         del values["method"]
         listed = ", ".join(f"`{k}` {str(v).lower()}" for k, v in values.items()) or "none"
         assert shown.replace(" (1 / K)", "") == listed
-    searched = text[text.index("`search = [") :].split("\n\n")[0]
-    for method in METHODS.values():
-        for parameter in method.bounds:
-            assert f"`{parameter}`" in searched
-            assert f"`{method.name}`" in searched
+    table = text[text.index("| parameter | kind |") :].split("\n\n")[0].splitlines()[2:]
+    found = set()
+    for row in table:
+        parameter, _, methods, values = (cell.strip() for cell in row.strip("|").split("|"))
+        found |= {(m, parameter.strip("`"), values) for m in re.findall(r"`(.*?)`", methods)}
+    assert found == {
+        (name, parameter, str(known))
+        for name, method in METHODS.items()
+        for parameter, known in method.searchable.items()
+    }
 
 
 def test_the_code_on_run_folders_reads_a_run(tmp_path, monkeypatch, own_models):
