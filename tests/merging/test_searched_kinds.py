@@ -15,6 +15,9 @@ import moofusion
 from moofusion.algorithms import CoefficientSampling, get_algorithm
 from moofusion.comparison import Study
 from moofusion.comparison.pooled import pooled_result
+from moofusion.comparison.report.heatmap import plot_coefficients
+from moofusion.comparison.report.payload import section_data
+from moofusion.comparison.report.scores import sections
 from moofusion.comparison.result import SearchResult
 from moofusion.errors import ConfigurationError
 from moofusion.merging import (
@@ -238,6 +241,23 @@ def test_a_study_knows_the_names(tmp_path):
     assert set(front.parameters["slerp.of"]) <= {"weights", "task-vectors"}
     assert set(front.parameters["slerp.norms"]) <= {"interpolated", "own"}
     assert "slerp.of" in front.table().columns
+
+    (section,) = sections(study.results())
+    figure = plot_coefficients(section, section.front())
+    labels = [label.get_text() for label in figure.axes[1].get_xticklabels()]
+    assert labels[-2:] == [
+        "slerp.of (weights, task-vectors)",
+        "slerp.norms (interpolated, own)",
+    ]
+    drawn = figure.axes[1].images[0].get_array()
+    assert set(np.unique(drawn[:, 3:])) <= {0.25, 0.75}
+    (algorithm,) = section_data(section, "study.db")["algorithms"]
+    for model in algorithm["models"]:
+        x = np.array(model["x"])
+        assert model["parameters"] == {
+            f"slerp.{name}": value
+            for name, value in tiny.net_problem(merge=merge).space.parameters(x)[0].items()
+        }
 
 
 def test_problems_that_search_other_values_are_told_apart():

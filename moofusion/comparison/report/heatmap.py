@@ -66,7 +66,8 @@ def plot_coefficients(section: Section, front: Front) -> Figure:
     labels = list(front.variables)
     for name, known in section.problem.searched.items():
         j = labels.index(name)
-        X[:, j] = (X[:, j] - known.xl) / (known.xu - known.xl)
+        drawn = np.array([known.variable(known.value(x)) for x in X[:, j]])
+        X[:, j] = (drawn - known.xl) / (known.xu - known.xl)
         labels[j] = f"{name} ({known})"
     M, n_var = F.shape[1], X.shape[1]
     width = float(np.clip(0.42 * n_var, 2.4, 9.0))
