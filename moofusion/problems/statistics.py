@@ -184,7 +184,7 @@ class _Measured:
     ) -> T:
         """What is known under `key`, or else what `measure` gives, which is kept."""
         with self._lock:
-            if key in self._found:
+            if key is not None and key in self._found:
                 self._found.move_to_end(key)
                 return cast(T, self._found[key][0])
         found = measure()
