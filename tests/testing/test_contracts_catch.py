@@ -13,7 +13,7 @@ from pymoo.core.population import Population
 
 from moofusion import RandomSearch
 from moofusion.errors import ConfigurationError, MoofusionError, RunError
-from moofusion.merging import GroupWise, Linear, LinearMerge
+from moofusion.merging import GroupWise, Linear, LinearMerge, Real
 from moofusion.tasks import Measurement, TensorClassification
 from moofusion.testing import (
     AlgorithmContract,
@@ -258,10 +258,10 @@ METHODS = [
             "RefusesItsBounds",
             __annotations__={"strength": float},
             strength=1.0,
-            bounds={"strength": (0.5, 2.0)},
+            searchable={"strength": Real(0.5, 2.0)},
             __post_init__=refuse_much,
         ),
-        "test_bounds_are_of_parameters_and_allowed",
+        "test_searchable_parameters_exist_and_are_allowed",
     ),
     (method("Loose", bind=bound_as(Loose)), "test_weights_are_written_in_place"),
     (method("InPlace", **changing(lambda d: d.mul_(0.9))), "test_arguments_stay_as_they_are"),
@@ -364,6 +364,16 @@ class Steep(GoodSpace):
         return 2 * super().pullback(x, dL)
 
 
+class Coarse(GoodSpace):
+    def canonical(self, X):
+        return X.round(1)
+
+
+class ScattersAll(GoodSpace):
+    def scattered(self, X, rng):
+        return rng.uniform(self.xl, self.xu, X.shape)
+
+
 class NamelessPickle(GoodSpace):
     def __repr__(self):
         return str(id(self))
@@ -378,6 +388,8 @@ SPACES = [
     (Centred, "test_rows_are_independent"),
     (Overwrites, "test_arguments_stay_as_they_are"),
     (HalfWay, "test_decisions_have_the_coefficients_they_were_made_from"),
+    (Coarse, "test_canonical_decisions_stand_for_the_same_models"),
+    (ScattersAll, "test_scattering_changes_parameters_alone"),
     (Unbounded, "test_decisions_lie_within_the_bounds"),
     (FirstGroupOnly, "test_uniform_coefficients_are_the_same_in_every_group"),
     (Steep, "test_the_pullback_agrees_with_finite_differences"),
