@@ -44,6 +44,19 @@ def test_what_is_given_stays_as_it_is(name):
     assert not after.deltas[:, padding].any()
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_searched_values_and_written_ones_are_the_same_merge(name):
+    row = np.array([0.3, 0.5, 0.4])
+    for parameter, values in METHODS[name].searchable.items():
+        searched = tiny.net_problem(merge=METHOD[name] | {"search": [parameter]})
+        for value in (*values.extremes, values.middle):
+            x = np.append(row, values.variable(value))
+            (found,) = searched.space.parameters(x)
+            fixed = tiny.net_problem(merge=METHOD[name] | {parameter: value})
+            weights = searched.evaluator.weights(row[None], parameters=found)
+            assert torch.equal(weights, fixed.evaluator.weights(row[None])), (parameter, value)
+
+
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_one_expert_alone_and_one_that_did_not_change(name):
     rows = random_rows(2)

@@ -7,6 +7,7 @@ from deltas import LAYOUT, make, random_rows, used
 
 from moofusion.errors import ConfigurationError
 from moofusion.merging import Breadcrumbs, Dare, Della, Ties, make_method
+from moofusion.merging.methods.sparse import seeded
 
 ROWS = random_rows(3)
 
@@ -65,6 +66,46 @@ def test_a_mask_does_not_depend_on_who_else_is_merged():
 def test_election_is_that_of_ties(method):
     expected = Ties(density=1.0, scope="tensor")(make(ROWS)).deltas
     assert torch.equal(method(make(ROWS)).deltas, expected)
+
+
+def slow_drop(method, deltas, name, experts):
+    """DARE and DELLA one entry after the other; the draws alone are torch's."""
+    found = [[0.0] * deltas[0].numel() for _ in deltas]
+    for k, delta in enumerate(deltas):
+        generator = seeded(method.seed, experts[k], name)
+        draws = torch.rand(delta.shape, generator=generator).flatten().tolist()
+        rows = [delta.flatten().tolist()] if delta.dim() < 2 else delta.flatten(1).tolist()
+        for i, row in enumerate(rows):
+            for j, value in enumerate(row):
+                chance = method.density
+                if isinstance(method, Della):
+                    rank = sum(abs(other) < abs(value) for other in row)
+                    chance += method.epsilon * ((rank + 0.5) / len(row) - 0.5)
+                at = i * len(row) + j
+                found[k][at] = value / chance if draws[at] < chance else 0.0
+    if method.elect:
+        signs = [np.sign(sum(column)) for column in zip(*found, strict=True)]
+        majority = 1 if sum(signs) >= 0 else -1
+        for at, sign in enumerate(signs):
+            agree = [k for k in range(len(found)) if np.sign(found[k][at]) == (sign or majority)]
+            for k in range(len(found)):
+                found[k][at] = found[k][at] / len(agree) if k in agree else 0.0
+    return torch.tensor(found).view(deltas.shape)
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 6), (3, 2, 4)], ids=str)
+@pytest.mark.parametrize("elect", [False, True])
+@pytest.mark.parametrize(
+    "method", [Dare(density=0.4, seed=3), Della(density=0.5, epsilon=0.6, seed=3)], ids=repr
+)
+def test_dropping_is_that_of_a_slow_twin(method, elect, shape):
+    method = method.at({"elect": elect})
+    deltas = torch.randn(3, *shape, generator=torch.Generator().manual_seed(8))
+    experts = ("x", "y", "z")
+    found = method.rewrite(deltas.clone(), name="w", experts=experts)
+    expected = slow_drop(method, deltas, "w", experts)
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(found == 0, expected == 0)
 
 
 # ------------------------------------------------------------------ DELLA
