@@ -1,6 +1,7 @@
 """What stands in the tables, against slow and direct computation from the fake measurements."""
 
 import csv
+from dataclasses import replace
 from itertools import combinations
 
 import fake_study as fake
@@ -9,6 +10,7 @@ import pytest
 from scipy import stats
 
 from moofusion.comparison import StudyData
+from moofusion.comparison.bench import publish_bench
 from moofusion.comparison.report.across import across_tables, families
 from moofusion.comparison.report.render import to_csv, to_markdown
 from moofusion.comparison.report.scores import sections, short_names
@@ -17,6 +19,7 @@ from moofusion.comparison.report.tables import (
     models_table,
     pairwise_table,
     problem_tables,
+    problems_table,
     timing_table,
 )
 
@@ -109,7 +112,30 @@ def test_indicators_are_taken_against_the_pooled_test_front(pair, name):
     assert both == pytest.approx(np.mean(extent, axis=0))
     points = [len(X) for X in fronts(name)]
     assert float(row["points_archive"]) == pytest.approx(np.mean(points))
-    assert f"the {len(pooled)} non-dominated points" in " ".join(algorithms_table(pair).notes)
+    assert f"pooled front: {len(pooled)} (pair)" in " ".join(algorithms_table(pair).notes)
+
+
+def test_one_algorithm_on_several_problems_is_one_table(six):
+    whole = sections(StudyData.read(six))
+    alone = [replace(section, runs=tuple(section.of("random"))) for section in whole]
+    table = problems_table(alone)
+    rows = read(table)
+    for section in alone:
+        expected = read(algorithms_table(section))["random"]
+        del expected["algorithm"]
+        assert rows[section.title] == {"problem": section.title} | expected
+        assert f"{len(section.pooled['test'])} ({section.title})" in table.notes[-1]
+    assert len(set(table.notes)) == len(table.notes)
+    assert problems_table(whole) is None
+    assert problems_table(alone[:1]) is None
+
+
+def test_a_published_page_says_a_note_once(six, tmp_path):
+    page, _ = publish_bench("six", six, tmp_path)
+    lines = page.read_text().splitlines()
+    notes = [line for line in lines if len(line) > 60 and line[0] not in "|-#"]
+    assert sum("reference point" in note for note in notes) == 1
+    assert len(set(notes)) == len(notes)
 
 
 def test_a_candidate_met_before_costs_nothing(pair):
