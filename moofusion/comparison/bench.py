@@ -40,19 +40,20 @@ def bench_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
 
 
-def bench_study(name: str, store: str | Path) -> Study:
+def bench_study(name: str, store: str | Path, *, only: str | None = None) -> Study:
     """The study behind a published table, ready to run.
 
     Args:
         name: One of :func:`bench_names`.
         store: SQLite file of its runs; the same file goes on where it stopped.
+        only: Title of one of its problems, without the others.
 
     Raises:
-        UnknownNameError: There is no such table.
+        UnknownNameError: There is no such table or problem.
     """
     if name not in bench_names():
         raise UnknownNameError("benchmark", name, bench_names())
-    return read_study(_FOLDER / f"{name}.toml", store=store)
+    return read_study(_FOLDER / f"{name}.toml", store=store, only=only)
 
 
 def publish_bench(name: str, store: str | Path, out: str | Path) -> list[Path]:
@@ -135,10 +136,9 @@ def check_bench(
     old = rows[row]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         store = Path(folder) / "check.db"
-        whole = bench_study(name, store)
-        one = whole.only(old["problem"], old["algorithm"], int(old["seed"]))
-        one.run(threads=threads)
-        done = [s for s in sections(StudyData.read(store)) if s.problem.title == old["problem"]]
+        study = bench_study(name, store, only=old["problem"])
+        study.only(old["problem"], old["algorithm"], int(old["seed"])).run(threads=threads)
+        done = sections(StudyData.read(store))
         new = next(csv.DictReader(to_csv(runs_table(done)).splitlines()))
     keys = ("fingerprint", *_OWN)
     return {key: (old[key], new[key]) for key in keys if old[key] != new[key]}

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moofusion.comparison.study import FRONT_SIZE, Study
-from moofusion.errors import ConfigurationError
+from moofusion.errors import ConfigurationError, UnknownNameError
 from moofusion.problems import get_problem
 
 __all__ = ["read_study"]
@@ -43,7 +43,9 @@ class _StudyFile(BaseModel):
     controls: bool = True
 
 
-def read_study(path: str | Path, *, store: str | Path | None = None) -> Study:
+def read_study(
+    path: str | Path, *, store: str | Path | None = None, only: str | None = None
+) -> Study:
     r"""The study that a TOML file describes, ready to run.
 
     Args:
@@ -52,9 +54,11 @@ def read_study(path: str | Path, *, store: str | Path | None = None) -> Study:
             then ``algorithms``, ``seeds``, and one of ``evaluations``, ``cost``, ``seconds``; with
             ``controls = false`` random search and rewarded soup run only where they are listed.
         store: SQLite file, where the file names none.
+        only: Title of the one problem that is wanted; the others are not measured.
 
     Raises:
         ConfigurationError: The file cannot be read, or a key or value is wrong.
+        UnknownNameError: No problem has that title.
 
     Example:
         >>> import tempfile
@@ -86,8 +90,11 @@ def read_study(path: str | Path, *, store: str | Path | None = None) -> Study:
         problem = get_problem(entry.problem, **options)
         problem.title = entry.title or problem.title
         problems.append(problem)
+    titles = [problem.title for problem in problems]
+    if only is not None and only not in titles:
+        raise UnknownNameError("problem of the study", only, titles)
     return Study(
-        problems,
+        [problem for problem in problems if only in (None, problem.title)],
         found.algorithms,
         seeds=found.seeds,
         evaluations=found.evaluations,

@@ -39,6 +39,9 @@ def test_every_table_that_ships_names_known_problems_and_algorithms(monkeypatch)
         before = len(seen)
         assert bench.read_study(path, store=":memory:").algorithms
         assert len(seen) > before
+    seen.clear()
+    bench.bench_study("merge-methods", ":memory:", only="TIES")
+    assert seen == ["TIES"]
 
 
 def test_the_tables_say_how_they_were_made(published):
@@ -73,6 +76,8 @@ def test_a_changed_digit_is_found(published, tmp_path):
 def test_what_is_not_there_is_said(published, tmp_path):
     with pytest.raises(UnknownNameError, match="benchmark 'tine'; did you mean 'tiny'"):
         bench.bench_study("tine", tmp_path / "x.db")
+    with pytest.raises(UnknownNameError, match="problem of the study 'twp'; did you mean 'two'"):
+        bench.bench_study("tiny", tmp_path / "x.db", only="twp")
     with pytest.raises(RunError, match="cannot be read"):
         bench.check_bench("tiny", tmp_path)
     with pytest.raises(RunError, match="has 4 runs; there is no run 9"):
