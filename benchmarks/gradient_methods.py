@@ -45,7 +45,7 @@ BATCH = 16
 # Preferences that the whole network is trained for, by number of tasks.
 RAYS = {2: 5, 3: 6}
 # Points of PWEMoE's grid where its own would cost more than the whole budget.
-POINTS = {4: ",n_points=20"}
+POINTS = {3: ",n_points=15", 4: ",n_points=20"}
 
 
 def main() -> None:
