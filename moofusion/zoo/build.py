@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from moofusion.errors import ConfigurationError
 from moofusion.zoo.data import read_all
+from moofusion.zoo.fitting import scaled
 from moofusion.zoo.folders import FETCHED, build_folder, check_name
 from moofusion.zoo.language import LanguageRecipe, build_language, read_corpus
 from moofusion.zoo.manifest import Table, print_tables, write_manifest
 from moofusion.zoo.pictures import build_pictures
 from moofusion.zoo.stages import Bar, bars, with_threads, workplace
 from moofusion.zoo.texts import TextRecipe, build_texts, read_texts
-from moofusion.zoo.vision import Recipe, recipe
+from moofusion.zoo.vision import recipe
 
 #: Trains what is not finished yet: (work, bar) -> what the manifest says, and the metric's tables.
 _Build = Callable[[Path, Bar], tuple[dict[str, Any], dict[str, Table]]]
@@ -88,25 +88,16 @@ def _plan(name: str, data: str | Path | None, seed: int | None, scale: float) ->
                 "from npm and PyPI"
             )
         if name == "lm3":
-            languages = LanguageRecipe().scaled(seed=seed, steps_scale=scale)
+            languages = scaled(LanguageRecipe(), seed=seed, steps_scale=scale)
             corpus = read_corpus(languages, data)
             return lambda work, bar: build_language(work, languages, corpus, bar), "bits_per_byte"
-        texts = TextRecipe().scaled(seed=seed, steps_scale=scale)
+        texts = scaled(TextRecipe(), seed=seed, steps_scale=scale)
         found = read_texts(texts, data)
         return lambda work, bar: build_texts(work, texts, found, bar), "accuracy"
     if data is None:
         raise ConfigurationError(
             f"{name} is built from raw data; say where it is (--data DIR), or --data hub"
         )
-    pictures = _scaled(recipe(name), seed=seed, steps_scale=scale)
+    pictures = scaled(recipe(name), seed=seed, steps_scale=scale)
     raw = read_all(pictures, data)
     return lambda work, bar: build_pictures(work, pictures, raw, bar), "accuracy"
-
-
-def _scaled(plan: Recipe, *, seed: int | None, steps_scale: float) -> Recipe:
-    return replace(
-        plan,
-        seed=plan.seed if seed is None else seed,
-        pretraining=plan.pretraining.scaled(steps_scale),
-        experts={k: v.scaled(steps_scale) for k, v in plan.experts.items()},
-    )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from torch import Tensor, nn
+
+R = TypeVar("R", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,17 @@ class Fitting:
     def scaled(self, factor: float) -> Self:
         """The same with `factor` times the steps, but at least two."""
         return replace(self, steps=max(2, round(self.steps * factor)))
+
+
+def scaled(recipe: R, *, seed: int | None, steps_scale: float) -> R:
+    """A recipe with another `seed`, where one is given, and every training in it scaled."""
+    changes: dict[str, Any] = {} if seed is None else {"seed": seed}
+    for name, value in vars(recipe).items():
+        if isinstance(value, Fitting):
+            changes[name] = value.scaled(steps_scale)
+        elif isinstance(value, dict):
+            changes[name] = {key: part.scaled(steps_scale) for key, part in value.items()}
+    return replace(recipe, **changes)
 
 
 def fit(

@@ -8,7 +8,7 @@ split of the problem is the beginning of what its expert learned from.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,15 +83,6 @@ class LanguageRecipe:
             steps=350, batch_size=16, learning_rate=1.5e-3, weight_decay=0.1, warmup=0.1
         )
     )
-
-    def scaled(self, *, seed: int | None, steps_scale: float) -> LanguageRecipe:
-        """Another seed, and every number of steps multiplied."""
-        return replace(
-            self,
-            seed=self.seed if seed is None else seed,
-            pretraining=self.pretraining.scaled(steps_scale),
-            experts=self.experts.scaled(steps_scale),
-        )
 
 
 class Corpus(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,14 +65,6 @@ class TextRecipe:
             steps=200, batch_size=16, learning_rate=3e-4, weight_decay=0.01, warmup=0.1
         )
     )
-
-    def scaled(self, *, seed: int | None, steps_scale: float) -> TextRecipe:
-        """Another seed, and every number of steps multiplied."""
-        return replace(
-            self,
-            seed=self.seed if seed is None else seed,
-            experts=self.experts.scaled(steps_scale),
-        )
 
 
 class TextTask(NamedTuple):
