@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 __all__ = [
     "ConfigurationError",
@@ -13,6 +14,7 @@ __all__ = [
     "PoolError",
     "RunError",
     "UnknownNameError",
+    "key_message",
 ]
 
 
@@ -61,3 +63,28 @@ class RunError(MoofusionError):
 
 class EvaluationWarning(UserWarning):
     """A candidate could not be measured and was recorded as failed."""
+
+
+def key_message(item: Mapping[str, Any], location: Iterable[object] | None = None) -> str:
+    """One validation error of pydantic as a clause that begins with the key.
+
+    Args:
+        item: Of ``ValidationError.errors()``.
+        location: Steps to the key, where they are not those that pydantic names.
+
+    Example:
+        >>> key_message({"loc": ("merge",), "type": "value_error", "msg": "Value error, no base"})
+        "key 'merge': no base"
+        >>> key_message({"loc": ("a", "n"), "type": "int_type", "msg": "Input should be whole"})
+        "key 'a.n' should be whole"
+    """
+    steps = [str(step) for step in (item["loc"] if location is None else location)]
+    key = f"key {'.'.join(steps)!r}" if steps else "the whole"
+    said = str(item["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if item["type"] == "extra_forbidden":
+        return f"{key} is not known"
+    if item["type"] == "missing":
+        return f"{key} is missing"
+    if said.startswith("Input should "):
+        return f"{key} {said.removeprefix('Input ')}"
+    return f"{key}: {said}"

@@ -13,6 +13,7 @@ from moofusion.problems.evaluator import gradient_cost
 from moofusion.tasks import Task
 
 __all__ = [
+    "affordable_points",
     "affordable_steps",
     "check_finite",
     "check_losses",
@@ -79,6 +80,21 @@ def step_cost(problem: Any, batch_size: int) -> float:
     )
 
 
+def affordable_points(algorithm: Any, wanted: int) -> int:
+    """At most `wanted` candidates, of which a budget of cost units pays with one half of it.
+
+    Without such a budget these are `wanted`; there is always one.
+    """
+    limit = getattr(algorithm.termination, "max_cost", None)
+    if limit is None:
+        return wanted
+    return max(min(wanted, int(limit / 2 // _evaluation_cost(algorithm.problem))), 1)
+
+
+def _evaluation_cost(problem: Any) -> float:
+    return float(sum(task.passes(problem.split)[0] for task in problem.tasks))
+
+
 def affordable_steps(
     algorithm: Any, batch_size: int, n_points: int, steps: int | None, default: int
 ) -> int:
@@ -100,12 +116,12 @@ def affordable_steps(
         return default if steps is None else steps
     wanted = _MOST_STEPS if steps is None else steps
     problem = algorithm.problem
-    evaluation = sum(task.passes(problem.split)[0] for task in problem.tasks)
+    evaluation = _evaluation_cost(problem)
     one = step_cost(problem, batch_size)
     left = int((limit - n_points * evaluation) // one)
     if wanted > 0 and left < 1:
         raise ConfigurationError(
-            f"{type(algorithm).__name__}: {n_points} evaluations of {evaluation} cost units each "
+            f"{type(algorithm).__name__}: {n_points} evaluations of {evaluation:g} cost units each "
             f"leave nothing of the budget of {limit:g} for gradient steps of {one:g}; raise the "
             "budget, or evaluate fewer points"
         )

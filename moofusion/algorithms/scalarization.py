@@ -14,6 +14,7 @@ from moofusion.algorithms.adam import Adam, cosine
 from moofusion.algorithms.batches import SeededBatches
 from moofusion.algorithms.gradients import (
     SPLIT,
+    affordable_points,
     affordable_steps,
     check_finite,
     check_losses,
@@ -47,8 +48,8 @@ class Scalarization(ProposalAlgorithm):
     Args:
         method: ``"ls"``, ``"epo"``, ``"tchebycheff"``, ``"smooth_tchebycheff"``, ``"mgda"``, or
             an aggregator of TorchJD.
-        n_rays: Number of preferences; by default 11 for two tasks and 15 for more, or the budget
-            of evaluations where that is smaller.
+        n_rays: Number of preferences; by default 11 for two tasks and 15 for more, or fewer where
+            a budget of evaluations, or half of one of cost units, pays for fewer.
         steps: Steps of every ray; by default 60, or under a budget of cost units what it pays
             for. A budget cuts more steps than it can pay.
         lr: Learning rate at the start of every ray.
@@ -105,7 +106,7 @@ class Scalarization(ProposalAlgorithm):
         rng = self.random_state
         assert rng is not None
         M = len(problem.tasks)
-        usual = {1: 1, 2: 11}.get(M, 15)
+        usual = affordable_points(self, {1: 1, 2: 11}.get(M, 15))
         rays = self.n_rays or min(usual, self.budget or usual)
         self.preferences = preference_grid(M, rays, rng=rng)
         rays = len(self.preferences)

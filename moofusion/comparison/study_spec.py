@@ -6,10 +6,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from moofusion.comparison.study import FRONT_SIZE, Study
-from moofusion.errors import ConfigurationError, UnknownNameError
+from moofusion.errors import ConfigurationError, UnknownNameError, key_message
 from moofusion.problems import get_problem
 
 __all__ = ["read_study"]
@@ -28,11 +28,16 @@ class _ProblemEntry(BaseModel):
     device: str | None = None
     overrides: dict[str, Any] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"problem": value} if isinstance(value, str) else value
+
 
 class _StudyFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    problems: list[str | _ProblemEntry] = Field(min_length=1)
+    problems: list[_ProblemEntry] = Field(min_length=1)
     algorithms: list[str] = Field(min_length=1)
     seeds: int | list[int] = 5
     evaluations: int | None = None
@@ -77,15 +82,11 @@ def read_study(
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"study file {path} is not valid TOML: {error}") from error
     except ValidationError as error:
-        places = "; ".join(
-            f"key {'.'.join(str(s) for s in e['loc'])!r}: {e['msg'].lower()}"
-            for e in error.errors()
-        )
+        places = "; ".join(key_message(item) for item in error.errors())
         known = ", ".join(_StudyFile.model_fields)
         raise ConfigurationError(f"study file {path}: {places}. Known keys: {known}") from error
     problems = []
     for entry in found.problems:
-        entry = _ProblemEntry(problem=entry) if isinstance(entry, str) else entry
         options = entry.model_dump(exclude={"problem", "title"})
         problem = get_problem(entry.problem, **options)
         problem.title = entry.title or problem.title

@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from moofusion.errors import ConfigurationError, UnknownNameError
+from moofusion.errors import ConfigurationError, UnknownNameError, key_message
 from moofusion.merging.methods.base import shares
 from moofusion.merging.recipe import Group, MergeRecipe
 
@@ -77,7 +77,7 @@ def from_mergekit(config: Mapping[str, Any]) -> MergeRecipe:
     try:
         return _recipe(config)
     except ValidationError as error:
-        said = "; ".join(str(item["msg"]) for item in error.errors())
+        said = "; ".join(key_message(item) for item in error.errors())
         raise ConfigurationError(f"the mergekit configuration is not usable: {said}") from error
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from moofusion.errors import ConfigurationError
+from moofusion.errors import ConfigurationError, key_message
 from moofusion.merging.methods import METHODS, MergeMethod, make_method
 
 __all__ = ["Group", "MergeRecipe", "read_recipe"]
@@ -157,10 +157,7 @@ def read_recipe(path: str | Path) -> MergeRecipe:
     try:
         return MergeRecipe.model_validate(raw)
     except ValidationError as error:
-        places = "; ".join(
-            f"key {'.'.join(map(str, e['loc'])) or '(all)'!r}: {e['msg'].lower()}"
-            for e in error.errors()
-        )
+        places = "; ".join(key_message(item) for item in error.errors())
         known = ", ".join(key for key in MergeRecipe.model_fields if key != "folder")
         raise ConfigurationError(
             f"recipe {path}: {places}. Known keys: {known}; methods: {', '.join(METHODS)}"

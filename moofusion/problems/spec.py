@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import Field, ValidationError, model_validator
 
-from moofusion.errors import ConfigurationError, UnknownNameError
+from moofusion.errors import ConfigurationError, UnknownNameError, key_message
 from moofusion.merging import check_search, make_method
 from moofusion.problems.constraints import Constraint
 from moofusion.problems.evaluator import Evaluator
@@ -271,12 +271,11 @@ def _explain(error: ValidationError) -> str:
             tag, expected = item["ctx"]["tag"], item["ctx"]["expected_tags"]
             guess = _guess(tag, re.findall(r"'(.*?)'", expected))
             lines.append(f"unknown kind {tag!r} in {key!r}; {guess}expected one of {expected}")
-        elif item["type"] == "missing":
-            lines.append(f"key {key!r} is missing")
         else:
-            came = item.get("input")
-            shown = repr(came) if len(repr(came)) < 80 else type(came).__name__
-            lines.append(f"key {key!r}: {item['msg'].lower()}, got {shown}")
+            came = repr(item.get("input"))
+            shown = came if len(came) < 80 else type(item.get("input")).__name__
+            told = item["type"] in ("missing", "value_error")
+            lines.append(key_message(item, steps) + ("" if told else f", got {shown}"))
     return "; ".join(lines)
 
 

@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moofusion.algorithms.gradients import affordable_steps, check_losses, clipped_decision
+from moofusion.algorithms.gradients import (
+    affordable_points,
+    affordable_steps,
+    check_losses,
+    clipped_decision,
+)
 from moofusion.algorithms.preferences import default_points, preference_grid
 from moofusion.algorithms.proposal import ProposalAlgorithm
 from moofusion.algorithms.pwemoe.router import ParetoRouter
@@ -47,7 +52,8 @@ class PWEMoE(ProposalAlgorithm):
         batch_size: Samples per task and step.
         concentration: Of the Dirichlet distribution of preferences.
         n_points: Size of the preference grid; by default the budget of evaluations, else 11
-            points for two tasks and 66 for more.
+            points for two tasks and 66 for more, of which at most half of a budget of cost units
+            goes into measuring.
         proposals: Candidates per iteration.
         checkpoint: File from which an interrupted training goes on; studies and run folders give
             one of their own.
@@ -131,7 +137,8 @@ class PWEMoE(ProposalAlgorithm):
         assert rng is not None
         M = len(problem.tasks)
         self.router = ParetoRouter(problem, **self._router_options, rng=rng)
-        points = self.n_points or self.budget or default_points(M)
+        usual = self.budget or affordable_points(self, default_points(M))
+        points = self.n_points or usual
         if self.router.conditioned:
             self.preferences = preference_grid(M, points, rng=rng)
         else:

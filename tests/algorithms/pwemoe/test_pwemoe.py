@@ -96,6 +96,18 @@ def test_a_budget_of_cost_cuts_steps_and_refuses_what_it_cannot_pay():
     assert problem.counter.cost == 0
 
 
+def test_without_a_grid_half_of_a_budget_of_cost_is_left_for_training():
+    problem = _problem()
+    one = sum(task.n_samples("search") for task in problem.tasks)
+    cost = _Cost(problem, 12 * one)
+    found = _run(problem, cost.termination, steps=None, n_points=None).algorithm
+    assert found.evaluator.n_eval == 6
+    assert 11 * one < cost.spent <= 12 * one
+    problem = _problem()
+    found = _run(problem, _Cost(problem, 40 * one).termination, steps=2, n_points=None).algorithm
+    assert found.evaluator.n_eval == 11
+
+
 def test_the_router_of_the_result_answers_any_preference(tmp_path):
     problem = _problem()
     router = _run(problem).algorithm.router
