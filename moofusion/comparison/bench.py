@@ -14,7 +14,12 @@ from moofusion.comparison.report.render import to_csv, to_markdown
 from moofusion.comparison.report.runs_table import runs_table
 from moofusion.comparison.report.scores import sections
 from moofusion.comparison.report.table import Table
-from moofusion.comparison.report.tables import algorithms_table, pairwise_table, problems_table
+from moofusion.comparison.report.tables import (
+    algorithms_table,
+    models_table,
+    pairwise_table,
+    problems_table,
+)
 from moofusion.comparison.study import Study
 from moofusion.comparison.study_data import StudyData
 from moofusion.comparison.study_spec import read_study
@@ -81,7 +86,7 @@ def publish_bench(name: str, store: str | Path, out: str | Path) -> list[Path]:
     if together := problems_table(found):
         tables.append(together)
     for section in () if together else found:
-        tables.append(algorithms_table(section))
+        tables += [algorithms_table(section), models_table(section)]
         if len(section.algorithms) > 1:
             tables.append(pairwise_table(section))
     command = f"moofusion bench {name}"

@@ -1,8 +1,8 @@
-"""Tests between all pairs of algorithms: paired where possible, corrected for the family."""
+"""Tests between pairs of algorithms: paired where possible, corrected for the family."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, count
 from math import comb
@@ -14,7 +14,7 @@ from scipy import stats
 
 from moofusion.comparison.objectives import checked_values
 from moofusion.comparison.statistics import a12, holm
-from moofusion.errors import ConfigurationError
+from moofusion.errors import ConfigurationError, UnknownNameError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +68,7 @@ class PairTest:
 
 @dataclass(frozen=True)
 class PairwiseTests:
-    """All pairs of one family, with the correction that was applied.
+    """The comparisons of one family, with the correction that was applied.
 
     Attributes:
         pairs: The comparisons.
@@ -152,8 +152,9 @@ def pairwise_tests(
     alpha: float = 0.05,
     resolution: float = 0.0,
     unit: Unit = "run",
+    control: str | None = None,
 ) -> PairwiseTests:
-    """Test every pair of algorithms on one problem, with Holm's correction over all pairs.
+    """Test pairs of algorithms on one problem, with Holm's correction over all of them.
 
     Two algorithms that ran with the same seeds are compared pair by pair with Wilcoxon's
     signed-rank test, others with the Mann-Whitney U test, both two-sided. Small samples are
@@ -172,6 +173,8 @@ def pairwise_tests(
             that are closer are not called different.
         unit: ``"problem"``: the numbers are one per problem in a common order; all pairs are
             paired and the effect size is the share of problems won.
+        control: Compare each of the others with this algorithm alone: n - 1 comparisons in place
+            of n (n - 1) / 2, for which fewer runs are enough.
 
     Returns:
         The comparisons in the order of `samples`, with notes where they cannot show anything.
@@ -179,6 +182,7 @@ def pairwise_tests(
     Raises:
         ConfigurationError: Fewer than two algorithms, an empty sample, NaN or infinite values,
             seeds that do not fit or occur twice.
+        UnknownNameError: The control is none of the algorithms.
 
     Source: Wilcoxon 1945; Mann and Whitney 1947; Holm 1979; Vargha and Delaney 2000; computed by
     scipy.
@@ -191,6 +195,8 @@ def pairwise_tests(
     """
     if len(samples) < 2:
         raise ConfigurationError(f"at least two algorithms are compared, got {len(samples)}")
+    if control is not None and control not in samples:
+        raise UnknownNameError("control among the algorithms", control, samples)
     if not 0 < alpha < 1 or resolution < 0:
         raise ConfigurationError(
             f"the level must lie in (0, 1) and the resolution be >= 0, got {alpha!r}, "
@@ -206,7 +212,8 @@ def pairwise_tests(
     step = _ROUNDING * max(float(np.abs(v).max()) for v in values.values()) or 1.0
     runs = {name: _by_seed(name, np.round(v / step), seeds) for name, v in values.items()}
     pairs = []
-    for first, second in combinations(values, 2):
+    compared = combinations(values, 2)
+    for first, second in compared if control is None else _with_control(values, control):
         (seeds_first, x), (seeds_second, y) = runs[first], runs[second]
         paired = seeds_first is not None and seeds_first == seeds_second
         test, p = _signed_rank(x, y) if paired else _rank_sum(x, y)
@@ -234,6 +241,10 @@ def pairwise_tests(
         notes.append(f"medians that differ by less than {resolution:g} of them are not told apart")
     effect = "A12" if unit == "run" else "share of problems won"
     return PairwiseTests(tuple(pairs), alpha, effect, notes=tuple(notes))
+
+
+def _with_control(names: Iterable[str], control: str) -> list[tuple[str, str]]:
+    return [(name, control) for name in names if name != control]
 
 
 def _by_seed(

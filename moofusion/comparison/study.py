@@ -239,7 +239,9 @@ class Study:
 
             register_ray()
         try:
-            with joblib.parallel_config(backend, **options):
+            with joblib.parallel_config(backend, **options), warnings.catch_warnings():
+                # loky replaces workers that have grown; no run is lost by it.
+                warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
                 joblib.Parallel(batch_size=1)(
                     joblib.delayed(run_cell)(p, c, q, front_size=size, threads=threads)
                     for p, c, q, size in tasks

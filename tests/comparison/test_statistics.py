@@ -10,7 +10,7 @@ from scipy import stats
 
 from moofusion.comparison.pairwise import MANN_WHITNEY, WILCOXON, pairwise_tests
 from moofusion.comparison.statistics import a12, holm, summarize
-from moofusion.errors import ConfigurationError
+from moofusion.errors import ConfigurationError, UnknownNameError
 
 
 def same_seeds(samples):
@@ -132,6 +132,20 @@ def test_families_agree_with_scikit_posthocs(n, rng):
     for pair, (i, j) in zip(found.pairs, combinations((1, 2, 3), 2), strict=True):
         assert pair.p_adjusted == pytest.approx(table.loc[i, j])
     assert found.family_size == 3
+
+
+def test_against_a_control_the_family_is_that_of_the_others(rng):
+    samples = three(10, rng)
+    everything = pairwise_tests(samples, seeds=same_seeds(samples))
+    found = pairwise_tests(samples, seeds=same_seeds(samples), control="b")
+    assert [(pair.first, pair.second) for pair in found.pairs] == [("a", "b"), ("c", "b")]
+    assert found.family_size == 2
+    p = [everything.pair("a", "b").p, everything.pair("b", "c").p]
+    assert [pair.p for pair in found.pairs] == pytest.approx(p)
+    assert [pair.p_adjusted for pair in found.pairs] == pytest.approx(holm(p))
+    assert found.pairs[1].effect == pytest.approx(1 - everything.pair("b", "c").effect)
+    with pytest.raises(UnknownNameError, match="control among the algorithms 'random'"):
+        pairwise_tests(samples, control="random")
 
 
 def test_runs_are_paired_by_seed_whatever_their_order(rng):

@@ -31,6 +31,8 @@ HELD_OUT_MISSING = "No held-out test split: all values are those the search saw.
 
 # Algorithms against which every other one is to be seen.
 _CONTROLS = {"random": "random search", "soup": "rewarded soup"}
+# With more algorithms all pairs are too many for some seeds to tell apart, and to read.
+_MOST_IN_PAIRS = 8
 # Differences of approximated hypervolumes below this share are not interpreted.
 _RESOLUTION = 1e-3
 
@@ -233,11 +235,18 @@ def _experts(section: Section) -> set[str]:
 
 
 def pairwise_table(section: Section) -> Table:
-    """Tests between all pairs of algorithms on the hypervolume, corrected by Holm."""
+    """Tests between algorithms on the hypervolume, corrected by Holm.
+
+    All pairs, or each against a control (random search, else rewarded soup) where there are more
+    than eight algorithms.
+    """
+    n = len(section.algorithms)
+    control = _control_of(section) if n > _MOST_IN_PAIRS else None
     tests = pairwise_tests(
         {a: section.hypervolumes(a) for a in section.algorithms},
         seeds={a: [run.cell.seed for run in section.of(a)] for a in section.algorithms},
         resolution=_RESOLUTION if section.backend() == "approximate" else 0.0,
+        control=control,
     )
     columns = (
         Column("first", "first", "text"),
@@ -267,7 +276,19 @@ def pairwise_table(section: Section) -> Table:
         *(f"{note[0].upper()}{note[1:]}." for note in tests.notes),
     )
     title = f"{section.title}: algorithms against each other"
+    if control is not None:
+        title = f"{section.title}: algorithms against {section.names[control]}"
+        many = (
+            f"The {n * (n - 1) // 2} pairs of {n} algorithms are too many to be told apart: each "
+            "is compared with the control alone."
+        )
+        notes = (*notes, many)
     return Table(f"{section.slug}-pairwise", title, columns, rows, notes)
+
+
+def _control_of(section: Section) -> str | None:
+    names = {algorithm.partition(":")[0]: algorithm for algorithm in section.algorithms}
+    return next((names[name] for name in _CONTROLS if name in names), None)
 
 
 def holm_columns(tests: PairwiseTests) -> tuple[Column, ...]:
@@ -281,7 +302,9 @@ def holm_columns(tests: PairwiseTests) -> tuple[Column, ...]:
 
 def holm_values(tests: PairwiseTests, pair: PairTest) -> tuple[float, float, str]:
     """Values of :func:`holm_columns` for one pair."""
-    verdict = "significant" if tests.differ(pair.first, pair.second) else "no difference shown"
+    verdict = "no difference shown"
+    if tests.differ(pair.first, pair.second):
+        verdict = "significantly better" if pair.effect > 0.5 else "significantly worse"
     return pair.p, pair.p_adjusted, verdict
 
 

@@ -11,6 +11,7 @@ from scipy import stats
 
 from moofusion.comparison import StudyData
 from moofusion.comparison.bench import publish_bench
+from moofusion.comparison.report import tables
 from moofusion.comparison.report.across import across_tables, families
 from moofusion.comparison.report.render import to_csv, to_markdown
 from moofusion.comparison.report.scores import sections, short_names
@@ -193,6 +194,18 @@ def test_pairwise_tests_are_scipys_with_holm(pair):
     assert "family of 3" in text
     assert "Holm" in text
     assert "fewer than 7 runs" in text
+
+
+def test_many_algorithms_are_compared_with_random_search_alone(pair, monkeypatch):
+    monkeypatch.setattr(tables, "_MOST_IN_PAIRS", 2)
+    table = pairwise_table(pair)
+    assert table.title.endswith("algorithms against random")
+    rows = list(csv.DictReader(to_csv(table).splitlines()))
+    assert [(row["first"], row["second"]) for row in rows] == [
+        ("nsga2", "random"), ("soup", "random"),
+    ]  # fmt: skip
+    assert "p (Holm, family of 2)" in to_markdown(table)
+    assert "The 3 pairs of 3 algorithms" in to_markdown(table)
 
 
 def test_seconds_stand_apart(pair):
