@@ -13,7 +13,7 @@ import torch
 from moofusion.errors import ConfigurationError, PoolError, UnknownNameError
 from moofusion.weights.adapters import Adapter, Factors, transposed, updates
 from moofusion.weights.export import DTYPES
-from moofusion.weights.folders import copy_companions, new_folder
+from moofusion.weights.folders import add_companions, new_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -225,12 +225,9 @@ def write_adapter(
     }
     with new_folder(to, mark="merge.json", force=force) as folder:
         save_file({k: v.to(kind).contiguous() for k, v in tensors.items()}, folder / _WEIGHTS)
-        for file, table in (("adapter_config.json", config), ("merge.json", recipe)):
-            (folder / file).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        for source in companions:
-            if copy_companions(source, folder):
-                break
+        text = json.dumps(config, indent=2) + "\n"
+        (folder / "adapter_config.json").write_text(text, encoding="utf-8")
+        add_companions(folder, sources=companions, card=card, recipe=recipe)
     return to
 
 

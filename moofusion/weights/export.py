@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moofusion.errors import UnknownNameError
-from moofusion.weights.folders import copy_companions, new_folder
+from moofusion.weights.folders import add_companions, new_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -77,12 +76,8 @@ def export_checkpoint(
         pool.model.weights.copy_(weights)
         _save(modules[head], folder, dtype)
         others = _save_heads(pool, head, folder / "heads", dtype)
-        # Published experts often leave tokenizer or processor to their base.
-        for source in (pool.folders.get(head), pool.folders.get("base")):
-            if source is not None and copy_companions(source, folder):
-                break
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        (folder / "merge.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+        sources = pool.folders.get(head), pool.folders.get("base")
+        add_companions(folder, sources=sources, card=card, recipe=recipe)
     return Exported(to, head, tuple(others))
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from moofusion.errors import RunError
 
-__all__ = ["copy_companions", "new_folder"]
+__all__ = ["add_companions", "copy_companions", "new_folder"]
 
 # What a checkpoint folder may hold beside its weights, for tokenizers and processors.
 _COMPANIONS = (
@@ -67,6 +69,25 @@ def new_folder(to: Path, *, mark: str, force: bool = False) -> Iterator[Path]:
         raise RunError(f"{to} cannot be written: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def add_companions(
+    folder: Path, *, sources: Iterable[Path | None], card: str, recipe: Mapping[str, Any]
+) -> None:
+    """What stands beside exported weights: model card, recipe, tokenizer or processor.
+
+    Args:
+        folder: That of the weights.
+        sources: Folders that may have a tokenizer; that of the first that has one is copied, since
+            published experts often leave it to their base.
+        card: Written as README.md.
+        recipe: Written as ``merge.json``.
+    """
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "merge.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    for source in sources:
+        if source is not None and copy_companions(source, folder):
+            break
 
 
 def copy_companions(source: Path, folder: Path) -> int:

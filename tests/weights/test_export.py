@@ -320,7 +320,7 @@ def test_what_is_not_an_export_is_never_replaced(toy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "stage", ["export._save", "export._save_heads", "export.copy_companions",
+    "stage", ["export._save", "export._save_heads", "export.add_companions",
               "folders._share", "folders._swap"],
 )  # fmt: skip
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["disk", "key"])
