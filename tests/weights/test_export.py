@@ -329,9 +329,9 @@ def test_an_interrupted_export_leaves_nothing_behind(toy, tmp_path, monkeypatch,
     module = importlib.import_module(f"moofusion.weights.{place}")
     original = getattr(module, stage)
 
-    def broken(*args):
+    def broken(*args, **kwargs):
         if stage != "_swap":
-            original(*args)
+            original(*args, **kwargs)
         raise error
 
     monkeypatch.setattr(module, stage, broken)
