@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from moofusion.cli.display import err, screen, study_progress
 from moofusion.errors import ConfigurationError, RunError
@@ -15,7 +16,8 @@ __all__ = ["bench"]
 
 def bench(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Published tables; without names: lists them.")
+        list[str] | None,
+        typer.Argument(help="Published tables; without names: lists them, or checks all."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the published tables.")] = Path(
         "docs/benchmarks"
@@ -34,14 +36,26 @@ def bench(
     Every run uses one thread, so that the same kind of machine gives the same digits. An
     interrupted command goes on where it stopped.
     """
-    from moofusion.comparison.bench import bench_names, bench_study, check_bench, publish_bench
+    from moofusion.comparison.bench import (
+        bench_about,
+        bench_names,
+        bench_study,
+        check_bench,
+        publish_bench,
+    )
 
-    if not names:
-        if check:
-            raise ConfigurationError("say what to check: moofusion bench sketches --check")
+    if not names and not check:
+        table = Table("table", "published", "what it compares")
         for name in bench_names():
-            screen.print(name, highlight=False)
+            there = "yes" if (out / f"{name}.csv").is_file() else "no"
+            table.add_row(name, there, bench_about(name))
+        screen.print(table)
         return
+    names = names or [name for name in bench_names() if (out / f"{name}.csv").is_file()]
+    if not names:
+        raise ConfigurationError(
+            f"{out} has no published table to check; name a folder that has: --out FOLDER"
+        )
     differing = []
     for name in names:
         if check:

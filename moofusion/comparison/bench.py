@@ -6,6 +6,7 @@ import csv
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 from moofusion.comparison.report.across import across_tables, families
@@ -25,7 +26,7 @@ from moofusion.comparison.study_data import StudyData
 from moofusion.comparison.study_spec import read_study
 from moofusion.errors import RunError, UnknownNameError
 
-__all__ = ["bench_names", "bench_study", "check_bench", "publish_bench"]
+__all__ = ["bench_about", "bench_names", "bench_study", "check_bench", "publish_bench"]
 
 _FOLDER = Path(__file__).parent / "benches"
 # What one run alone decides: all else in a row also depends on the other runs of its table.
@@ -43,6 +44,21 @@ def bench_names() -> list[str]:
         True
     """
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+
+
+def bench_about(name: str) -> str:
+    """What a published table compares, as its study file says in the comment it begins with.
+
+    Example:
+        >>> bench_about("vision4")
+        'All four tasks, where most evaluated merges are non-dominated.'
+    """
+    lines = (_FOLDER / f"{name}.toml").read_text(encoding="utf-8").splitlines()
+    return " ".join(line.removeprefix("# ") for line in takewhile(_is_comment, lines))
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith("#")
 
 
 def bench_study(name: str, store: str | Path, *, only: str | None = None) -> Study:
@@ -91,7 +107,9 @@ def publish_bench(name: str, store: str | Path, out: str | Path) -> list[Path]:
             tables.append(pairwise_table(section))
     command = f"moofusion bench {name}"
     lines = [
-        f"# {name}", "", f"Made by `{command}`; checked by `{command} --check`.", "",
+        f"# {name}", "", bench_about(name), "",
+        f"Made by `{command}`, checked by `{command} --check`; all digits of all runs are in "
+        f"[{name}.csv]({name}.csv).", "",
         *(to_markdown(table, level=2) for table in _notes_once(tables)),
         *(f"- {label}: {text}" for label, text in footer(data, Path(store), found).facts), "",
     ]  # fmt: skip

@@ -5,13 +5,15 @@ import tomllib
 import pytest
 
 from moofusion.algorithms.registry import ALGORITHMS
+from moofusion.cli.bench import bench as command
 from moofusion.comparison import bench
-from moofusion.errors import DataError, RunError, UnknownNameError
+from moofusion.errors import ConfigurationError, DataError, RunError, UnknownNameError
 
 # Tables whose models do not ship.
 BUILT_FIRST = {"languages": "lm3", "texts": "text3"}
 
-STUDY = """
+STUDY = """# Two tasks,
+# in short.
 evaluations = 3
 seeds = 2
 front_size = 2
@@ -66,7 +68,9 @@ def test_every_algorithm_is_in_a_published_study():
 
 def test_the_tables_say_how_they_were_made(published):
     text = (published / "out" / "tiny.md").read_text()
-    assert text.startswith("# tiny\n\nMade by `moofusion bench tiny`;")
+    assert text.startswith("# tiny\n\nTwo tasks, in short.\n\nMade by `moofusion bench tiny`,")
+    assert "[tiny.csv](tiny.csv)" in text
+    assert "base, experts and merges without search" in text
     assert "random search" in text or "random" in text
     assert "fingerprint" in text
     assert " s |" not in text  # no seconds
@@ -76,6 +80,17 @@ def test_the_same_study_gives_the_same_bytes(published, tmp_path):
     bench.publish_bench("tiny", published / "tiny.db", tmp_path)
     for name in ("tiny.md", "tiny.csv"):
         assert (tmp_path / name).read_bytes() == (published / "out" / name).read_bytes()
+
+
+def test_the_command_lists_and_checks_what_is_published(published, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "_FOLDER", published)
+    command(out=published / "out")
+    listed = capsys.readouterr().out
+    assert all(text in listed for text in ("tiny", "yes", "Two tasks, in short."))
+    command(out=published / "out", check=True)
+    assert "tiny: run 0 has the published digits" in capsys.readouterr().out
+    with pytest.raises(ConfigurationError, match="has no published table to check"):
+        command(out=published, check=True)
 
 
 @pytest.mark.parametrize("row", [0, 3])
