@@ -1,3 +1,4 @@
+import csv
 import re
 import shlex
 import tomllib
@@ -17,6 +18,7 @@ from moofusion.problems import task_spec
 from moofusion.problems.spec import read_spec
 
 ROOT = Path(__file__).parent.parent
+BENCHES = ROOT / "moofusion" / "comparison" / "benches"
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 
@@ -327,3 +329,23 @@ def test_links_lead_somewhere(path):
             titles = re.findall(r"^#+ (.*)$", place.read_text(encoding="utf-8"), re.M)
             slugs = [re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles]
             assert anchor in slugs, target
+
+
+def test_published_tables_hold_every_run_of_their_study_and_are_listed():
+    folder = ROOT / "docs" / "benchmarks"
+    index = (folder / "index.md").read_text(encoding="utf-8")
+    published = {path.stem for path in folder.glob("*.csv")}
+    assert published
+    assert {path.stem for path in folder.glob("*.md")} == published | {"index"}
+    for name in published:
+        study = tomllib.loads((BENCHES / f"{name}.toml").read_text(encoding="utf-8"))
+        with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        runs = {(row["problem"], row["algorithm"], row["seed"]) for row in rows}
+        titles = {p if isinstance(p, str) else p.get("title") for p in study["problems"]}
+        assert {problem for problem, _, _ in runs} == titles, name
+        assert {algorithm for _, algorithm, _ in runs} >= set(study["algorithms"]), name
+        each = len(titles) * len({algorithm for _, algorithm, _ in runs})
+        assert len(rows) == len(runs) == each * study["seeds"], name
+        assert f"[{name}]({name}.md)" in index
+        assert f"`moofusion bench {name}`" in index
