@@ -16,7 +16,7 @@ from moofusion.errors import MoofusionError
 __all__ = ["app", "main"]
 
 # Turns that threads of torch (GNU OpenMP) wait for each other before they give way. The 300,000 of
-# its own cost most of the time where other programs keep the cores busy, and gain nothing elsewhere.
+# its own cost most of the time where other programs keep the cores busy, and gain nothing else.
 _SPIN_COUNT = "10000"
 
 app = typer.Typer(
