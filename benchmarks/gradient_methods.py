@@ -44,7 +44,7 @@ METHODS = {
 BATCH = 16
 # Preferences that the whole network is trained for, by number of tasks.
 RAYS = {2: 5, 3: 6}
-# Points of PWEMoE's grid where its own would cost more than the whole budget.
+# Points of PWEMoE's grid, fewer than it would take, which leaves more for training.
 POINTS = {3: ",n_points=15", 4: ",n_points=20"}
 
 
