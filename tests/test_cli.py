@@ -296,7 +296,7 @@ def test_unknown_problems_are_named_with_the_known_ones(tmp_path):
         text = refused(command, "vision44")
         assert "unknown problem 'vision44'; did you mean 'vision4'?" in text
         assert "vision4, vision5" in text
-        assert "unknown problem 'nowhere.toml'" in refused(command, "nowhere.toml")
+        assert "there is no problem file nowhere.toml" in refused(command, "nowhere.toml")
     (tmp_path / "bad.toml").write_text("this is [ no toml")
     assert "bad.toml is not valid TOML" in refused("describe", tmp_path / "bad.toml")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moofusion.errors import UnknownNameError
+from moofusion.errors import ConfigurationError, UnknownNameError
 from moofusion.problems.merge_problem import MergeProblem
 from moofusion.problems.spec import ProblemSpec, read_spec
 
@@ -34,7 +34,9 @@ def problem_spec(
     """Validated contents of a problem file; see :func:`get_problem`."""
     known = list_problems()
     path = known.get(str(problem), Path(problem).expanduser())
-    if path.suffix != ".toml" or not path.exists():
+    if path.suffix == ".toml" and not path.exists():
+        raise ConfigurationError(f"there is no problem file {path}")
+    if path.suffix != ".toml":
         raise UnknownNameError(
             "problem", problem, known, hint="A path to a .toml file is also accepted."
         )
@@ -70,7 +72,7 @@ def get_problem(
 
     Raises:
         UnknownNameError: There is no such problem, task or expert.
-        ConfigurationError: A key or value of the file or of an override is wrong.
+        ConfigurationError: There is no such file, or a key or value in it or of an override is wrong.
 
     Example:
         >>> problem = get_problem("vision4", tasks=["mnist", "fashion"])

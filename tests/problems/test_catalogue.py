@@ -80,7 +80,7 @@ def test_a_zoo_that_is_not_built_says_how(monkeypatch, tmp_path):
     ("options", "message"),
     [
         ({"problem": "vision"}, r"unknown problem 'vision'; did you mean 'vision\d'"),
-        ({"problem": "nowhere.toml"}, r"unknown problem 'nowhere\.toml'.*path to a \.toml"),
+        ({"problem": "nowhere"}, r"unknown problem 'nowhere'.*path to a \.toml"),
         ({"tasks": ["minst"]}, "unknown task 'minst'; did you mean 'mnist'"),
         ({"experts": ["minst"]}, "unknown expert 'minst'; did you mean 'mnist'"),
         ({"space": "blockwise"}, "unknown space 'blockwise'; did you mean 'block-wise'"),
@@ -323,6 +323,11 @@ def test_files_of_another_form_are_explained(tmp_path, text, tasks):
     (tmp_path / "odd.toml").write_text(text)
     with pytest.raises(ConfigurationError):
         get_problem(tmp_path / "odd.toml", tasks=tasks)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"there is no problem file .*nowhere\.toml"):
+        get_problem(tmp_path / "nowhere.toml")
 
 
 def test_text_that_is_not_unicode(tmp_path):
