@@ -72,7 +72,7 @@ def get_problem(
 
     Raises:
         UnknownNameError: There is no such problem, task or expert.
-        ConfigurationError: There is no such file, or a key or value in it or of an override is wrong.
+        ConfigurationError: There is no such file, or a key or value in it is wrong.
 
     Example:
         >>> problem = get_problem("vision4", tasks=["mnist", "fashion"])

@@ -98,8 +98,8 @@ def find_folder(source: str | Path, *, role: str, allow_pickle: bool = False) ->
             raise PoolError(f"{role}: {repo!r} could not be fetched: {full}") from error
         raise PoolError(
             f"{role}: there is no folder {text!r}, and the hub repository of that name could not "
-            "be fetched (no network, or offline mode) and is not in the cache; connect once, or give "
-            "a local folder (for a problem of the catalogue: --set folder=FOLDER)"
+            "be fetched (no network, or offline mode) and is not in the cache; connect once, or "
+            "give a local folder (for a problem of the catalogue: --set folder=FOLDER)"
         ) from error
 
 
