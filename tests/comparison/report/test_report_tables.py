@@ -132,7 +132,7 @@ def test_one_algorithm_on_several_problems_is_one_table(six):
 
 
 def test_a_published_page_says_a_note_once(six, tmp_path):
-    page, _ = publish_bench("six", six, tmp_path)
+    page, _ = publish_bench("pairs", six, tmp_path)
     lines = page.read_text().splitlines()
     notes = [line for line in lines if len(line) > 60 and line[0] not in "|-#"]
     assert sum("reference point" in note for note in notes) == 1
@@ -205,7 +205,22 @@ def test_many_algorithms_are_compared_with_random_search_alone(pair, monkeypatch
         ("nsga2", "random"), ("soup", "random"),
     ]  # fmt: skip
     assert "p (Holm, family of 2)" in to_markdown(table)
-    assert "The 3 pairs of 3 algorithms" in to_markdown(table)
+    assert "Of the 3 pairs of 3 algorithms" in to_markdown(table)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "family"),
+    [(6, 6), (7, 3), (8, 6)],  # p of 1/32 is too large for three, of 1/64 for six
+)
+def test_a_control_is_taken_where_all_pairs_could_show_nothing(tmp_path, seeds, family):
+    study = fake.write_fake_study(
+        tmp_path / "study.db",
+        evaluations=8,
+        algorithms=("nsga2", "random", "soup", "map"),
+        seeds=range(1, seeds + 1),
+    )
+    (section,) = sections(StudyData.read(study))
+    assert f"p (Holm, family of {family})" in to_markdown(pairwise_table(section))
 
 
 def test_seconds_stand_apart(pair):
