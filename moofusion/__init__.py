@@ -15,6 +15,7 @@ Names are imported when they are first used, so that ``import moofusion`` stays 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ if TYPE_CHECKING:
     from moofusion.weights import ModelPool, ParameterLayout, TaskVectors
 
 __version__ = "0.1.0"
+
+# Turns that threads of torch (GNU OpenMP) wait for each other before they give way. The 300,000 of
+# its own cost most of the time where other programs keep the cores busy, and gain nothing else. It
+# is read when torch is loaded, which nothing here does yet.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _HOMES = {
     "moofusion.algorithms": (

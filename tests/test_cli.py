@@ -1,15 +1,13 @@
 import json
-import os
 import re
 import signal
 import time
-import warnings
 
 import numpy as np
 import pytest
 from runs import VISION, cli, rows, same_run, start_cli, write_problem
 
-import moofusion.cli
+import moofusion
 from moofusion import SearchResult
 
 FILES = {
@@ -44,6 +42,14 @@ def refused(*args):
 
 
 # ------------------------------------------------------------------ the main job
+
+
+def test_more_evaluations_than_asked_for_are_told(toy, run, tmp_path):
+    options = ("--algorithm", "nsga2:pop_size=4", "--evaluations", 6, "--out", tmp_path / "run")
+    found = cli("search", toy, *options)
+    assert found.code == 0, found.err
+    text = " ".join(found.out.split())
+    assert "8 evaluations in place of 6: nsga2 ends with a whole generation" in text
 
 
 def test_search_on_the_shipped_models_writes_everything(tmp_path):
@@ -443,20 +449,3 @@ def test_a_failed_candidate_is_one_plain_warning(toy, run, tmp_path):
     assert "warning:" in text
     assert "was begun with threads = 64, now 1" in text
     assert ".py" not in text
-
-
-# ------------------------------------------------------------------ the process
-
-
-@pytest.mark.parametrize(("given", "used"), [(None, "10000"), ("77", "77")])
-def test_threads_of_commands_give_way_soon_unless_the_user_says_otherwise(monkeypatch, given, used):
-    seen = []
-    monkeypatch.setenv("GOMP_SPINCOUNT", given or "unset")
-    if given is None:
-        monkeypatch.delenv("GOMP_SPINCOUNT")
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    monkeypatch.setattr(
-        moofusion.cli, "app", lambda **options: seen.append(os.environ["GOMP_SPINCOUNT"])
-    )
-    moofusion.cli.main()
-    assert seen == [used]

@@ -24,6 +24,14 @@ def test_importing_moofusion_imports_nothing_heavy():
     assert loaded.isdisjoint(HEAVY)
 
 
+@pytest.mark.parametrize(("given", "used"), [(None, "10000"), ("77", "77")])
+def test_threads_give_way_soon_unless_the_user_says_otherwise(monkeypatch, given, used):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if given is not None:
+        monkeypatch.setenv("GOMP_SPINCOUNT", given)
+    assert _python("import moofusion, os; print(os.environ['GOMP_SPINCOUNT'])") == [used]
+
+
 def test_heavy_libraries_come_with_the_names_that_need_them():
     loaded = set(_python("import sys, moofusion; moofusion.ModelPool; print(*sys.modules)"))
     assert "moofusion.weights" in loaded

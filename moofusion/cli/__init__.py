@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from typing import Annotated
@@ -14,10 +13,6 @@ from moofusion.cli.display import err, escape, screen, show_warning
 from moofusion.errors import MoofusionError
 
 __all__ = ["app", "main"]
-
-# Turns that threads of torch (GNU OpenMP) wait for each other before they give way. The 300,000 of
-# its own cost most of the time where other programs keep the cores busy, and gain nothing else.
-_SPIN_COUNT = "10000"
 
 app = typer.Typer(
     name="moofusion",
@@ -51,7 +46,6 @@ app.add_typer(_baselines, name="baselines")
 def main() -> None:
     """Entry point: errors of the user's end in one message, not in a traceback."""
     warnings.showwarning = show_warning
-    os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
     try:
         app(prog_name="moofusion")
     except MoofusionError as error:

@@ -95,6 +95,12 @@ def search(
     screen.print(shown)
     volumes = ", ".join(f"{s} [bold]{result.hypervolume(s):.4f}[/]" for s in result.splits)
     screen.print(f"normalized hypervolume (reference 1.1): {volumes}")
+    if len(result.evaluated) > evaluations:
+        screen.print(
+            f"[yellow]{len(result.evaluated)} evaluations in place of {evaluations}:[/] "
+            f"{algorithm.partition(':')[0]} ends with a whole generation; give a pop_size that "
+            "divides the budget"
+        )
     if "test" not in result.splits:
         screen.print("[yellow]no held-out test split:[/] all values are those the search saw")
     wish = f"{result.front.tasks[0]}=0.7"

@@ -298,8 +298,8 @@ def _notes(pairs: Sequence[PairTest], alpha: float, unit: Unit) -> list[str]:
             continue
         sizes = " and ".join(map(str, dict.fromkeys(n)))
         text = (
-            f"with {sizes} {unit}s the smallest p that {test} can give is {smallest:.3g}, after "
-            f"correction over {len(pairs)} {least:.3g}"
+            f"with {sizes} {unit}s the smallest p that {test} can give is {smallest:.3g}, or "
+            f"{least:.3g} after correction over {len(pairs)}"
         )
         if least > alpha:
             enough = next(k for k in count(1) if _smallest_p(test, k, k) * len(pairs) <= alpha)

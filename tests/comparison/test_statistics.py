@@ -211,11 +211,11 @@ def test_notes_say_what_few_seeds_cannot_show():
     paired = pairwise_tests(samples, seeds=same_seeds(samples))
     assert {pair.p for pair in paired.pairs} == {0.125}
     assert paired.notes == (
-        "with 4 runs the smallest p that Wilcoxon signed-rank can give is 0.125, after correction "
-        "over 3 0.375: no difference can be shown at level 0.05 with fewer than 7 runs",
+        "with 4 runs the smallest p that Wilcoxon signed-rank can give is 0.125, or 0.375 after "
+        "correction over 3: no difference can be shown at level 0.05 with fewer than 7 runs",
     )
     apart = pairwise_tests(samples)
-    assert "0.0286, after correction over 3 0.0857" in apart.notes[0]
+    assert "0.0286, or 0.0857 after correction over 3" in apart.notes[0]
     assert not pairwise_tests({"a": range(7), "b": range(7)}).notes
     for pair in (*paired.pairs, *apart.pairs):
         assert pair.p == pytest.approx(pair.smallest_p)
