@@ -16,6 +16,7 @@ from moofusion.comparison.cell import Budget
 from moofusion.comparison.checkpoints import folder_of_key
 from moofusion.comparison.quality import REFERENCE, hypervolume, nondominated
 from moofusion.comparison.store import Cell, Store
+from moofusion.comparison.thinning import thin
 from moofusion.merging.methods.ranges import Range, range_from
 from moofusion.problems.scale import normalized
 from moofusion.tasks import Metric
@@ -165,10 +166,16 @@ class RunData:
 
     @cached_property
     def reported(self) -> NDArray[np.int64]:
-        """Indices of the front that was measured on test: all of it, or thinned."""
+        """Indices of the front that the run measured on test: all of it, or thinned.
+
+        What other runs measured of its models does not count: a run is the same in every study.
+        """
+        front, size = self.front, self.cell.front_size
         if not self.problem.held_out:
-            return self.front
-        return np.array([i for i in self.front if i in self.test], np.int64)
+            return front
+        if size is not None and len(front):
+            front = front[thin(self.normalized[front], size)]
+        return np.array([i for i in front if i in self.test], np.int64)
 
     def reported_values(self, split: str) -> Array:
         """Metric values of the reported front on a split."""

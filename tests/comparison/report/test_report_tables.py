@@ -23,6 +23,7 @@ from moofusion.comparison.report.tables import (
     problems_table,
     timing_table,
 )
+from moofusion.comparison.thinning import thin
 
 EVALUATIONS, FAILED, INFEASIBLE = 14, 3, 5
 NAMES = {"nsga2": "nsga2:pop_size=6", "random": "random", "soup": "soup"}
@@ -305,6 +306,16 @@ def test_two_budgets_of_a_problem_are_two_sections(tmp_path):
     assert [s.slug for s in found] == ["pair-evaluations-6", "pair-evaluations-12"]
     lengths = [{len(run.X) for run in s.of("random")} for s in found]
     assert lengths == [{6}, {12}]
+
+
+def test_what_others_measured_on_test_does_not_lengthen_the_front_of_a_run(tmp_path):
+    # Every evaluation of the made-up runs is measured on test.
+    path = fake.write_fake_study(tmp_path / "s.db", evaluations=EVALUATIONS, front_size=3)
+    runs = StudyData.read(path).runs
+    assert any(len(run.front) > 3 for run in runs)
+    for run in runs:
+        assert set(run.test) >= set(run.front)
+        assert run.reported.tolist() == run.front[thin(run.normalized[run.front], 3)].tolist()
 
 
 def test_a_run_that_found_nothing_is_not_averaged_away(tmp_path):
