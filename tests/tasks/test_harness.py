@@ -218,7 +218,7 @@ def test_a_problem_file_is_searched(
     [
         ("samples = { search = 15 }", "", r"'tasks\.0\.samples' is missing"),
         ("{ search = 15 }", "{ serch = 15 }", r"'tasks\.0\.samples\.serch'; did you mean 'search'"),
-        ("{ search = 15 }", "{ search = 0 }", r"samples\.search': .*equal to 1, got 0"),
+        ("{ search = 15 }", "{ search = 0 }", r"samples\.search' should be .*equal to 1, got 0"),
         ('"acc_norm"', '"acc_nrm"', "'acc_nrm'; did you mean 'acc_norm'"),
         ("few_shot = 0", "fewshot = 0", r"'tasks\.0\.fewshot'; did you mean 'few_shot'"),
         (
