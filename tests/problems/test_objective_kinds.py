@@ -109,7 +109,7 @@ def test_they_belong_to_no_expert(folder):
     [
         ('"sparsity"', '"sparsty"', r"unknown kind 'sparsty' in 'tasks\.2'; did you mean 'sparsi"),
         ("tolerance = 1e-6", "tolerence = 1", r"'tasks\.2\.tolerence'; did you mean 'tolerance'"),
-        ("tolerance = 1e-6", "tolerance = -1", r"'tasks\.2\.tolerance' should be .* equal to 0, got -1"),
+        ("tolerance = 1e-6", "tolerance = -1", r"'tasks\.2\.tolerance' should .*, got -1"),
         ("tolerance = 1e-6", 'data = "old"', r"'tasks\.2\.data'; expected one of head, kind, name"),
         ("context = 6", "contxt = 6", r"'tasks\.3\.on\.contxt'; did you mean 'context'"),
         ("on = { kind", "at = { kind", r"'tasks\.3\.on' is missing; unknown key 'tasks\.3\.at'"),
