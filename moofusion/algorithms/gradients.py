@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moofusion.algorithms.budget import evaluation_cost
 from moofusion.errors import ConfigurationError, EvaluationWarning
 from moofusion.problems.evaluator import gradient_cost
 from moofusion.tasks import Task
@@ -88,11 +89,7 @@ def affordable_points(algorithm: Any, wanted: int) -> int:
     limit = getattr(algorithm.termination, "max_cost", None)
     if limit is None:
         return wanted
-    return max(min(wanted, int(limit / 2 // _evaluation_cost(algorithm.problem))), 1)
-
-
-def _evaluation_cost(problem: Any) -> float:
-    return float(sum(task.passes(problem.split)[0] for task in problem.tasks))
+    return max(min(wanted, int(limit / 2 // evaluation_cost(algorithm.problem))), 1)
 
 
 def affordable_steps(
@@ -116,7 +113,7 @@ def affordable_steps(
         return default if steps is None else steps
     wanted = _MOST_STEPS if steps is None else steps
     problem = algorithm.problem
-    evaluation = _evaluation_cost(problem)
+    evaluation = evaluation_cost(problem)
     one = step_cost(problem, batch_size)
     left = int((limit - n_points * evaluation) // one)
     if wanted > 0 and left < 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, isfinite
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pymoo.algorithms.moo import rvea
 from pymoo.util.optimum import filter_optimum
 
+from moofusion.algorithms.budget import evaluation_budget
 from moofusion.errors import ConfigurationError
 
 __all__ = ["RVEA"]
@@ -44,19 +45,21 @@ class RVEA(rvea.RVEA):
     Source: Cheng et al. 2016, A reference vector guided evolutionary algorithm.
 
     Raises:
-        ConfigurationError: The termination limits neither evaluations nor generations.
+        ConfigurationError: The termination limits neither evaluations nor their cost nor
+            generations.
     """
 
     def __init__(self, ref_dirs: NDArray[np.float64], **kwargs: Any) -> None:
         super().__init__(ref_dirs, survival=_Survival(ref_dirs), **kwargs)
 
     def _setup(self, problem: Any, **kwargs: Any) -> None:
-        limit = getattr(self.termination, "n_max_evals", None)
-        if limit is not None and isfinite(limit):
+        limit = evaluation_budget(self)
+        if limit is not None:
             self.termination.n_max_gen = max(ceil(limit / self.n_offsprings), 1)
         if getattr(self.termination, "n_max_gen", None) is None:
             raise ConfigurationError(
-                "rvea plans its penalty over the whole run; give it a budget of evaluations"
+                "rvea plans its penalty over the whole run; give it a budget of evaluations or of "
+                "their cost"
             )
 
     def _set_optimum(self, **kwargs: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moofusion.algorithms.budget import evaluation_budget
 from moofusion.algorithms.preferences import partitions_within, preference_grid, simplex_lattice
 from moofusion.algorithms.proposal import ListedProposals
 from moofusion.errors import ConfigurationError
@@ -27,7 +28,7 @@ class SimplexGrid(ListedProposals):
     They come in a seeded random order, so that a budget smaller than the grid is spent evenly.
 
     Args:
-        n_points: Largest number of points; by default the budget of evaluations, else 100.
+        n_points: Largest number of points; by default what the budget pays for, else 100.
         total: Largest sum of the coefficients.
         batch_size: Candidates per iteration.
         **kwargs: Passed to :class:`pymoo.core.algorithm.Algorithm`.
@@ -58,7 +59,7 @@ class SimplexGrid(ListedProposals):
     def _proposals(self, problem: Any) -> Array:
         # The base takes the share that the experts leave, so it is one more part of the lattice.
         parts = problem.space.n_experts + 1
-        points = self.n_points or self.budget or _DEFAULT_POINTS
+        points = self.n_points or evaluation_budget(self) or _DEFAULT_POINTS
         lattice = simplex_lattice(parts, partitions_within(parts, points))
         assert self.random_state is not None
         rows = self.random_state.permutation(self.total * lattice[:, 1:])
@@ -73,7 +74,7 @@ class RewardedSoup(ListedProposals):
     Args:
         preferences: Preferences over the objectives, shape ``(N, M)``; rows are scaled to sum
             one. By default a grid (see :func:`preference_grid`).
-        n_points: Size of the default grid; by default the budget of evaluations, else 100.
+        n_points: Size of the default grid; by default what the budget pays for, else 100.
         scale: Sum of the coefficients.
         batch_size: Candidates per iteration.
         **kwargs: Passed to :class:`pymoo.core.algorithm.Algorithm`.
@@ -108,7 +109,7 @@ class RewardedSoup(ListedProposals):
 
     def _proposals(self, problem: Any) -> Array:
         shares = self._shares(problem)
-        r = self._preferences(problem, self.n_points or self.budget or _DEFAULT_POINTS)
+        r = self._preferences(problem, self.n_points or evaluation_budget(self) or _DEFAULT_POINTS)
         return _distinct(problem.space.uniform(self.scale * r @ shares))
 
     def _shares(self, problem: Any) -> Array:
@@ -153,7 +154,7 @@ class ScaledSoup(RewardedSoup):
     Args:
         scales: Sums c of the coefficients.
         preferences: As for :class:`RewardedSoup`.
-        n_points: Points in all; by default the budget of evaluations, else 100.
+        n_points: Points in all; by default what the budget pays for, else 100.
         batch_size: Candidates per iteration.
         **kwargs: Passed to :class:`pymoo.core.algorithm.Algorithm`.
 
@@ -176,7 +177,7 @@ class ScaledSoup(RewardedSoup):
 
     def _proposals(self, problem: Any) -> Array:
         shares = self._shares(problem)
-        points = self.n_points or self.budget or _DEFAULT_POINTS
+        points = self.n_points or evaluation_budget(self) or _DEFAULT_POINTS
         r = self._preferences(problem, max(points // len(self.scales), 1))
         L = np.concatenate([c * r @ shares for c in self.scales])
         assert self.random_state is not None

@@ -16,6 +16,7 @@ from pymoo.core.algorithm import Algorithm
 from pymoo.core.population import Population
 from pymoo.optimize import minimize
 
+from moofusion.algorithms.budget import evaluation_budget
 from moofusion.algorithms.evolution import EVOLUTION
 from moofusion.algorithms.map.selection import most_promising
 from moofusion.algorithms.proposal import ProposalAlgorithm
@@ -117,11 +118,6 @@ class SurrogateAlgorithm(ProposalAlgorithm):
     def _setup(self, problem: Any, **kwargs: Any) -> None:
         self.targets = targets_of(problem)
         self._queue = np.empty((0, problem.n_var))
-        self._single_cost = (
-            float(sum(task.passes(problem.split)[0] for task in problem.tasks))
-            if hasattr(problem, "tasks")
-            else 1.0
-        )
 
     @abstractmethod
     def _plan(self) -> Array:
@@ -130,10 +126,7 @@ class SurrogateAlgorithm(ProposalAlgorithm):
     @property
     def budget(self) -> int | None:
         """Evaluations that the termination allows in all, where it counts them or their cost."""
-        limit = getattr(self.termination, "max_cost", None)
-        if limit is not None and self._single_cost > 0:
-            return max(int((limit - self._spent_otherwise()) // self._single_cost), 1)
-        return super().budget
+        return evaluation_budget(self, spent_otherwise=self._spent_otherwise())
 
     def _spent_otherwise(self) -> float:
         """Cost units that were not spent on evaluations."""
