@@ -11,7 +11,7 @@ import moofusion
 from moofusion import SearchResult
 
 FILES = {
-    "evaluations.csv", "front.csv", "references.csv", "front.png", "front_search.png",
+    "evaluations.csv", "front.csv", "references.csv", "front.png", "front_search.png", "test.csv",
     "summary.md", "run.json",
 }  # fmt: skip
 
@@ -226,7 +226,7 @@ def test_a_run_that_was_killed_resumes_to_the_same_result(killed, name):
     ("change", "message"),
     [
         (("--seed", 8), "its seed is 7, this command has 8"),
-        (("--evaluations", LONG + 1), f"its evaluations is {LONG}, this command has {LONG + 1}"),
+        (("--evaluations", LONG - 1), f"its evaluations is {LONG}, this command has {LONG - 1}"),
         (("--algorithm", "random"), "its algorithm is 'nsga2', this command has 'random'"),
         (("--tasks", "dots"), "its problem is 'toy', this command has 'toy (dots)'"),
         (("--space", "simplex"), "search space are other ones"),

@@ -27,11 +27,13 @@ class EvaluationLog:
     cache, the algorithm runs again from its seed, meets the same candidates in the same order,
     and pays only from where it stopped. Numbers are written so that they read back bit for bit.
 
-    Use as a context manager around the run.
+    Use as a context manager around the run. A log of another split than the one that is searched
+    gets its rows by :meth:`add`.
 
     Args:
         path: The CSV file, or None to keep rows in memory only.
         problem: The problem whose evaluations are logged.
+        split: Split that is evaluated; by default the one that is searched.
 
     Attributes:
         X: Decision vectors so far.
@@ -41,9 +43,12 @@ class EvaluationLog:
         RunError: The file is of another problem, or the run does not repeat what is in it.
     """
 
-    def __init__(self, path: Path | None, problem: MergeProblem) -> None:
+    def __init__(
+        self, path: Path | None, problem: MergeProblem, *, split: str | None = None
+    ) -> None:
         self.path = path
         self.problem = problem
+        self.split = split or problem.split
         self.X: list[Array] = []
         self.evaluations: list[Evaluation] = []
         self._tasks: Sequence[Task] = problem.tasks
@@ -64,11 +69,13 @@ class EvaluationLog:
             if fresh:
                 csv.writer(self._file).writerow(self._columns)
                 self._file.flush()
-        self.problem.observers.append(self._observe)
+        if self.split == self.problem.split:
+            self.problem.observers.append(self.add)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.problem.observers.remove(self._observe)
+        if self.add in self.problem.observers:
+            self.problem.observers.remove(self.add)
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -86,17 +93,23 @@ class EvaluationLog:
         """Seconds that those rows took when they were measured."""
         return sum(e.seconds for e in self.evaluations[: self.n_replayed])
 
+    def begins_with(self, X: Array) -> bool:
+        """Whether the rows that were in the file are of the first of these candidates."""
+        return np.array_equal(np.array(self._replay).reshape(-1, X.shape[1]), X[: self.n_replayed])
+
     def objectives(self) -> Array:
         """Objectives of every row, shape ``(N, M)``."""
         return self.problem.objectives(self.evaluations)
 
-    def _observe(self, x: Array, evaluation: Evaluation, cached: bool) -> None:
+    def add(self, x: Array, evaluation: Evaluation, cached: bool) -> None:
+        """Write one evaluation; a row that is in the file already must be of the same candidate."""
         index = len(self.X)
         if index < len(self._replay):
             if not np.array_equal(x, self._replay[index]):
                 raise RunError(
                     f"{self.path}: evaluation {index + 1} of this run is another candidate than "
-                    "the one in the log, so the log is not from the same run; start afresh with "
+                    "the one in the log: the log is not from the same run, or the algorithm plans "
+                    "with its whole budget and cannot be given a larger one; start afresh with "
                     "--force, or use another folder"
                 )
         elif self._file is not None:
@@ -149,7 +162,7 @@ class EvaluationLog:
                     f"{path}: evaluation {number} cannot be read ({error}); remove this row and "
                     "all rows below it, or start afresh with --force"
                 ) from error
-            self.problem.remember(x, evaluation)
+            self.problem.remember(x, evaluation, split=self.split)
             self._replay.append(x)
 
     def _parse(self, row: dict[str, str], number: int) -> tuple[Array, Evaluation]:
@@ -160,7 +173,7 @@ class EvaluationLog:
         measurements = tuple(
             Measurement(
                 {m.name: float(row[f"{task.name}/{m.name}"]) for m in task.metrics},
-                task.passes(self.problem.split)[0],
+                task.passes(self.split)[0],
             )
             for task in self._tasks
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import warnings
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ROUTER",
+    "TESTED",
     "TRAINING",
     "machine",
     "mark_finished",
@@ -40,10 +42,13 @@ Array = NDArray[np.float64]
 #: The trained router of a run of PWEMoE, and a training that an interrupted run goes on with.
 ROUTER = "router.safetensors"
 TRAINING = "training.safetensors"
+#: The front on the test split, by evaluation as the evaluation log.
+TESTED = "test.csv"
 
 _FILES = (
     "run.json",
     "evaluations.csv",
+    TESTED,
     "front.csv",
     "references.csv",
     "front.png",
@@ -67,6 +72,7 @@ def run_settings(
         "evaluations": evaluations,
         "seed": seed,
         "fingerprint": problem.fingerprint(),
+        "fingerprint_test": problem.fingerprint("test") if problem.has_test_split else None,
         "held_out_test": problem.has_test_split,
         "spec": problem.spec.model_dump() if problem.spec else None,
         **machine(problem),
@@ -93,12 +99,17 @@ def prepare_folder(
     """Make or check the run folder; nothing of a user's is ever overwritten unasked.
 
     Returns:
-        The settings of the run: those given, or on resume those it was begun with.
+        The settings of the run: those given, or on resume those it was begun with, with the
+        larger budget where more evaluations are asked for.
     """
     if resume:
         stored = read_settings(folder)
         _check_same_run(folder, stored, settings)
+        larger = {key: settings[key] for key in ("evaluations", "command")}
+        stored |= larger if settings["evaluations"] != stored["evaluations"] else {}
         return {key: value for key, value in stored.items() if key != "result"}
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; a run needs a folder, choose another one")
     if _holds_something(folder):
         if not force:
             hint = "--resume continues it, " if (folder / "run.json").exists() else ""
@@ -120,7 +131,8 @@ def prepare_folder(
 def _check_same_run(folder: Path, stored: dict[str, Any], settings: dict[str, Any]) -> None:
     """Raise where a resumed run would become another one, warn where digits could differ."""
     for key in ("problem", "tasks", "algorithm", "evaluations", "seed"):
-        if stored.get(key) != settings[key]:
+        more = key == "evaluations" and settings[key] > stored.get(key, math.inf)
+        if stored.get(key) != settings[key] and not more:
             raise RunError(
                 f"cannot resume {folder}: its {key} is {stored.get(key)!r}, this command "
                 f"has {settings[key]!r}; repeat the original command with --resume"
@@ -130,6 +142,12 @@ def _check_same_run(folder: Path, stored: dict[str, Any], settings: dict[str, An
             f"cannot resume {folder}: its fingerprint is {stored.get('fingerprint')!r}, this "
             f"command has {settings['fingerprint']!r}, so models, data, metrics or search space "
             "are other ones; repeat the original command with --resume"
+        )
+    tested = (folder / TESTED).exists()
+    if tested and stored.get("fingerprint_test") != settings["fingerprint_test"]:
+        raise RunError(
+            f"cannot resume {folder}: models of its front are measured on other test data "
+            f"already; repeat the original command with --resume, or remove {folder / TESTED}"
         )
     here = {"device": settings["device"], "threads": settings["threads"], **settings["versions"]}
     begun = {**stored, **stored.get("versions", {})}
@@ -144,10 +162,8 @@ def _check_same_run(folder: Path, stored: dict[str, Any], settings: dict[str, An
 
 
 def _holds_something(folder: Path) -> bool:
-    """Whether `folder` is a file, or has files beside what a kill at the first moment left."""
-    if not folder.is_dir():
-        return folder.exists()
-    return any(file.name != _TEMPORARY for file in folder.iterdir())
+    """Whether `folder` has files beside what a kill at the first moment left."""
+    return folder.exists() and any(file.name != _TEMPORARY for file in folder.iterdir())
 
 
 def mark_finished(folder: Path, found: SearchResult) -> None:
@@ -161,8 +177,7 @@ def mark_finished(folder: Path, found: SearchResult) -> None:
         "scale_test": None if scale is None else scale.tolist(),
         "hypervolume": {split: found.hypervolume(split) for split in found.splits},
     }
-    stored = read_settings(folder)
-    _write_json(folder / "run.json", {**stored, "result": result})
+    _write_json(folder / "run.json", {**found.settings, "result": result})
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from moofusion.comparison.quality import REFERENCE, hypervolume, nondominated
 from moofusion.comparison.result import SearchResult
 from moofusion.comparison.run_folder import (
     ROUTER,
+    TESTED,
     TRAINING,
     mark_finished,
     prepare_folder,
@@ -63,7 +64,8 @@ def search(
         evaluations: Budget; an algorithm may finish the generation in which it is reached.
         seed: Seed of the algorithm.
         out: Folder for the log and the results; nothing is written without one.
-        resume: Continue the run in `out`.
+        resume: Continue the run in `out`; with more evaluations than it had, go on from where
+            it ended, where the algorithm does not plan with its whole budget.
         force: Replace the run in `out`.
         progress: Called with the stage, what is done of it and in all, and the hypervolume.
         command: Command line that does the same, for the summary.
@@ -168,21 +170,19 @@ def _collect(
     X = space.canonical(np.array([log.X[i] for i in chosen]))
     names, rows = _controls(problem)
     anchors = {split: problem.anchors(split) for split in _splits(problem)}
-    total = len(names) + len(X)
 
-    def measured(split: str) -> tuple[Array, Array]:
+    def references(split: str) -> Array:
         known = list(anchors[split].evaluations)
         for row in rows[len(known) :]:
             known += problem.measured_uniform(row[None], split=split)
-        front = []
-        for i, x in enumerate(X):
-            front.append(problem.record(x, split=split))
-            if progress is not None and split == "test":
-                progress("test", len(names) + i + 1, total, float("nan"))
-        return metric_table(problem, known), metric_table(problem, front)
+        return metric_table(problem, known)
 
-    ref_search, front_search = measured("search")
-    ref_test, front_test = measured("test") if "test" in anchors else (None, None)
+    ref_search = references("search")
+    front_search = metric_table(problem, [problem.record(x) for x in X])
+    ref_test, front_test = None, None
+    if "test" in anchors:
+        ref_test = references("test")
+        front_test = metric_table(problem, _tested(problem, X, folder, progress))
     scales = {s: np.array([a.ideal, a.nadir]) for s, a in anchors.items()}
     shared = (problem.task_names, tuple(task.objective for task in problem.tasks))
     scale = (scales["search"], scales.get("test"))
@@ -200,6 +200,25 @@ def _collect(
     references = PointSet(tuple(names), *shared, ref_search, ref_test, *scale)
     evaluated = metric_table(problem, log.evaluations)
     return SearchResult(front, references, evaluated, settings, seconds, problem, folder)
+
+
+def _tested(
+    problem: MergeProblem, X: Array, folder: Path | None, progress: Progress | None
+) -> list[Evaluation]:
+    """The front on the test split; an interrupted run goes on with the models that are left."""
+    if progress is not None:
+        progress("test", 0, len(X), float("nan"))
+    path = folder / TESTED if folder else None
+    known = EvaluationLog(path, problem, split="test")
+    if path is not None and not known.begins_with(X):
+        # A larger budget found another front; what is known of its models stays in the cache.
+        path.unlink(missing_ok=True)
+    with EvaluationLog(path, problem, split="test") as log:
+        for done, x in enumerate(X, start=1):
+            log.add(x, problem.record(x, split="test"), False)
+            if progress is not None:
+                progress("test", done, len(X), float("nan"))
+    return log.evaluations
 
 
 def _controls(problem: MergeProblem) -> tuple[list[str], Array]:

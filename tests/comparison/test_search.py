@@ -13,7 +13,7 @@ from moofusion.errors import ConfigurationError, EvaluationWarning, MoofusionErr
 
 FILES = {
     "evaluations.csv", "front.csv", "references.csv", "front.png", "front_search.png",
-    "summary.md", "run.json",
+    "summary.md", "run.json", "test.csv",
 }  # fmt: skip
 SMALL = "nsga2:pop_size=10"
 
@@ -275,7 +275,10 @@ def test_a_problem_without_a_test_split_says_so_everywhere(tmp_path):
     result = run(tmp_path / "out", problem)
     assert result.splits == ("search",)
     assert "No held-out test split" in (tmp_path / "out" / "summary.md").read_text()
-    assert {file.name for file in (tmp_path / "out").iterdir()} == FILES - {"front_search.png"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == FILES - {
+        "front_search.png",
+        "test.csv",
+    }
     assert not any(name.endswith(":test") for name in rows(tmp_path / "out" / "front.csv")[0])
     loaded = SearchResult.load(tmp_path / "out")
     assert loaded.splits == ("search",)
@@ -314,7 +317,7 @@ def test_an_empty_folder_and_one_killed_at_birth_are_as_good_as_new(tmp_path):
 def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path, place):
     (tmp_path / "file").write_text("mine")
     for force in (False, True):
-        with pytest.raises(RunError, match=r"exists already|cannot be written|other files"):
+        with pytest.raises(RunError, match=r"is a file|cannot be written"):
             run(tmp_path / place, force=force)
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -376,7 +379,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(tmp_path, algorithm):
     moments = sorted({1, n, *rng.integers(2, n, 2).tolist()})
     first, *later = [("search", moment) for moment in moments]
     _interrupt(tmp_path / "cut", first, algorithm=algorithm)
-    for moment in [*later, ("test", 8)]:
+    for moment in [*later, ("test", 1), ("test", len(whole.front))]:
         _interrupt(tmp_path / "cut", moment, algorithm=algorithm, resume=True)
     result = run(tmp_path / "cut", algorithm=algorithm, resume=True)
     assert same_run(tmp_path / "whole", tmp_path / "cut"), moments
@@ -392,6 +395,43 @@ def test_what_is_on_disk_is_not_paid_again(tmp_path):
     references, tested = 6 * 2, len(result.front)
     assert problem.counter.merges == fresh + references + tested
     assert result.seconds > sum(float(row["seconds"]) for row in log[:25])
+
+
+def test_what_is_tested_is_not_paid_again(finished, tmp_path):
+    _interrupt(tmp_path / "cut", ("test", 3))
+    assert len(rows(tmp_path / "cut" / "test.csv")) == 3
+    problem = tiny.net_problem()
+    result = run(tmp_path / "cut", problem, resume=True)
+    assert problem.counter.merges == 6 * 2 + len(result.front) - 3
+    assert same_run(finished.folder, tmp_path / "cut")
+
+
+def test_other_test_data_are_not_mixed_with_what_is_tested(tmp_path):
+    _interrupt(tmp_path / "cut", ("test", 3))
+    settings = json.loads((tmp_path / "cut" / "run.json").read_text())
+    changed = json.dumps(settings | {"fingerprint_test": "of other data"})
+    (tmp_path / "cut" / "run.json").write_text(changed)
+    with pytest.raises(RunError, match=r"other test data already.*remove .*test\.csv"):
+        run(tmp_path / "cut", resume=True)
+
+
+@pytest.mark.parametrize("algorithm", [SMALL, "nsga3:pop_size=10", "random:batch_size=10"])
+def test_a_finished_run_goes_on_with_a_larger_budget(tmp_path, algorithm):
+    whole = run(tmp_path / "whole", algorithm=algorithm, evaluations=60)
+    run(tmp_path / "more", algorithm=algorithm, evaluations=30)
+    _interrupt(tmp_path / "more", ("search", 45), algorithm=algorithm, evaluations=60, resume=True)
+    result = run(tmp_path / "more", algorithm=algorithm, evaluations=60, resume=True)
+    assert same_run(tmp_path / "whole", tmp_path / "more")
+    assert result.hypervolume("test") == whole.hypervolume("test")
+    assert SearchResult.load(tmp_path / "more").settings["evaluations"] == 60
+
+
+def test_an_algorithm_that_plans_with_its_budget_cannot_be_given_more(tmp_path):
+    run(tmp_path / "out", algorithm="grid", evaluations=20)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    with pytest.raises(RunError, match="plans with its whole budget"):
+        run(tmp_path / "out", algorithm="grid", evaluations=40, resume=True)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
 
 
 @pytest.mark.parametrize("cut", [1, 7, 40, 200])
@@ -435,7 +475,7 @@ def test_results_that_could_not_be_written_are_written_on_resume(finished, tmp_p
 OTHERS = {
     "seed": {"seed": 4},
     "algorithm": {"algorithm": "nsga2:pop_size=11"},
-    "evaluations": {"evaluations": 41},
+    "evaluations": {"evaluations": 39},
     "tasks": {"problem": lambda: tiny.net_problem(tasks=["a", "b"])},
     "fingerprint": {"problem": lambda: tiny.net_problem(space="simplex")},
     "problem": {"problem": lambda: tiny.net_problem(title="another")},
