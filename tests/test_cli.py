@@ -100,6 +100,12 @@ def test_the_printed_next_command_works(run, tmp_path, toy):
     found = cli(*words)
     assert found.code == 0, found.err
     assert "head of dots" in found.out
+    front = SearchResult.load(run).front
+    point = int(re.search(r"^point (\d+) of", found.out, re.MULTILINE)[1])
+    assert f"point {point} of {len(front)}, chosen by 'weighted' with preference" in found.out
+    for split in ("search", "test"):
+        dots, bars = (100 * value for value in front.values(split)[point - 1])
+        assert f"{split}: dots {dots:.1f} %, bars {bars:.1f} %" in found.out
     assert "other heads" in found.out
     assert (tmp_path / "out" / "model.safetensors").exists()
 
@@ -266,7 +272,11 @@ SEARCHES = {
     "a task twice": (("--tasks", "dots,dots"), "a name occurs twice"),
     "unknown expert": (("--experts", "rings"), "unknown expert 'rings'"),
     "unknown space": (("--space", "taskwise"), "did you mean 'task-wise'?"),
-    "unknown objective": (("--objective", "speed"), "'loss' or 'ece', got 'speed'"),
+    "unknown objective": (
+        ("--objective", "speed"),
+        "keys 'tasks.0.objective', 'tasks.1.objective' should be 'accuracy', 'macro_f1', 'loss' or "
+        "'ece', got 'speed'",
+    ),
     "--set garbage": (("--set", "garbage"), "expected KEY=VALUE"),
     "--set without key": (("--set", "=3"), "expected KEY=VALUE"),
     "--set unknown key": (("--set", "space.uper=1"), "unknown key 'space.uper'"),
@@ -279,7 +289,9 @@ SEARCHES = {
     "--set another head": (("--set", "tasks.dots.head=bars"), "classes"),
     "--set static of another length": (("--set", "space.static=[1,2,3]"), "static"),
     "--set selects nothing": (("--set", "space.select=attn"), "matches no tensor"),
-    "unknown device": (("--device", "abacus"), "device 'abacus' cannot be used here"),
+    "unknown device": (
+        ("--device", "abacus"), "device 'abacus' cannot be used here; this machine has auto or cpu"
+    ),
     "negative seed": (("--seed", "-1"), "the seed must be 0 or more"),
     "seed in words": (("--seed", "one"), "'--seed'"),
     "no evaluations": (("--evaluations", "0"), "'--evaluations'"),
@@ -305,13 +317,16 @@ def test_unknown_problems_are_named_with_the_known_ones(tmp_path):
         assert "there is no problem file nowhere.toml" in refused(command, "nowhere.toml")
     (tmp_path / "bad.toml").write_text("this is [ no toml")
     assert "bad.toml is not valid TOML" in refused("describe", tmp_path / "bad.toml")
+    (tmp_path / "study.toml").write_text('problems = ["vision4"]\nalgorithms = ["random"]\n')
+    text = refused("compare", tmp_path / "study.toml")
+    assert f"is a study file, not a problem file: moofusion compare --study {tmp_path}" in text
 
 
 @pytest.mark.parametrize("place", ["/proc/nowhere/x", "file", "file/below"])
 def test_a_folder_that_cannot_be_written(toy, run, tmp_path, monkeypatch, place):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("mine")
-    pattern = "cannot be written|exists already"
+    pattern = "cannot be written|exists already|is a file"
     assert re.search(pattern, refused("search", toy, "--evaluations", 2, "--out", place))
     assert re.search(pattern, refused("export", run, "--point", 1, "--to", place))
     assert (tmp_path / "file").read_text() == "mine"
@@ -378,6 +393,10 @@ def test_problems_are_listed():
     assert "vision5" in words
     for task in ("mnist", "fashion", "animals", "objects"):
         assert task in words
+    for name, where in (("vision4", "local"), ("vision5", "to build"), ("gpt2_glue", "on the hub")):
+        (line,) = (line for line in found.out.splitlines() if line.startswith(f"│ {name} "))
+        assert line.split("│")[3].strip() == where
+    assert all(len(line) <= 80 for line in found.out.splitlines())
 
 
 def test_algorithms_are_listed_with_their_parameters():

@@ -103,6 +103,9 @@ def test_an_interrupted_comparison_says_how_to_go_on(toy, tmp_path):
     assert process.returncode == 130
     assert "The same command goes on where it stopped" in " ".join(err.split())
     assert "Traceback" not in err
+    assert "1 runs to do, evaluations=4000 each: about " in " ".join(err.split())
+    with Store(store) as opened:
+        assert [cell.status for cell in opened.cells()] == ["pending"]
 
 
 def test_report_and_export_of_a_study(study, toy, tmp_path):

@@ -9,8 +9,6 @@ a merge problem has not: a changing problem (DNSGA-II, KGB-DMOEA) or a decision 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,20 +25,12 @@ __all__ = ["EVOLUTION", "start_sampling"]
 
 
 def start_sampling(name: str) -> Any:
-    """Where a population starts: ``"coefficients"``, ``"references"`` or ``"box"``.
-
-    Random coefficients; the average, task arithmetic and the experts before them; or the box.
-    """
-    if name not in _STARTS:
-        raise UnknownNameError("sampling", name, _STARTS)
-    return _STARTS[name]()
-
-
-_STARTS: dict[str, Callable[[], Any]] = {
-    "coefficients": CoefficientSampling,
-    "references": partial(CoefficientSampling, references=True),
-    "box": FloatRandomSampling,
-}
+    """Where a population starts: ``"coefficients"`` or ``"box"``."""
+    if name == "coefficients":
+        return CoefficientSampling()
+    if name == "box":
+        return FloatRandomSampling()
+    raise UnknownNameError("sampling", name, ["coefficients", "box"])
 
 
 def _directions(problem: Any, pop_size: int) -> Any:

@@ -18,6 +18,7 @@ app = typer.Typer(
     name="moofusion",
     help="Model merging as multi-objective optimization.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

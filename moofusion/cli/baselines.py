@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from moofusion.cli.display import err, screen, training_progress
+from moofusion.cli.display import err, screen
 from moofusion.cli.options import (
     Device,
     Experts,
@@ -19,6 +19,7 @@ from moofusion.cli.options import (
     Threads,
     open_problem,
 )
+from moofusion.progress import training_progress
 
 __all__ = ["train"]
 
@@ -52,7 +53,7 @@ def train(
     from moofusion.baselines import train_rays
 
     try:
-        with training_progress(opened.task_names) as progress:
+        with training_progress(opened.task_names, err) as progress:
             done = train_rays(
                 opened,
                 out,

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from moofusion.cli.display import err, screen, study_progress
+from moofusion.cli.display import err, screen
 from moofusion.errors import ConfigurationError, RunError
+from moofusion.progress import study_progress
 
 __all__ = ["bench"]
 
@@ -71,7 +72,7 @@ def bench(
         store.mkdir(parents=True, exist_ok=True)
         with err.status("measuring base, experts and controls ..."):
             study = bench_study(name, store / f"{name}.db")
-        with study_progress() as progress:
+        with study_progress(err) as progress:
             study.run(n_jobs=jobs, threads=1, progress=progress)
         for file in publish_bench(name, study.path, out):
             screen.print(f"wrote {file}", soft_wrap=True, highlight=False)

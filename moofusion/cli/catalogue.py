@@ -28,21 +28,30 @@ __all__ = ["algorithms", "describe", "problems", "zoo_build"]
 def problems() -> None:
     """List the ready-made problems."""
     from moofusion.problems import list_problems, problem_spec
-    from moofusion.zoo import zoo_folder
 
     table = Table()
-    for column in ("problem", "tasks", "ready", "description"):
-        table.add_column(column)
+    table.add_column("problem", no_wrap=True)
+    table.add_column("tasks")
+    table.add_column("models", no_wrap=True)
+    table.add_column("description", overflow="fold")
     for name in list_problems():
         spec = problem_spec(name)
-        ready = "yes"
-        if spec.pool.base.startswith("zoo:"):
-            try:
-                zoo_folder(spec.pool.base.removeprefix("zoo:").partition("/")[0])
-            except MoofusionError:
-                ready = "to build"
-        table.add_row(name, ", ".join(task.name for task in spec.tasks), ready, spec.description)
+        tasks = ", ".join(task.name for task in spec.tasks)
+        table.add_row(name, tasks, _whereabouts(spec.pool.base), spec.description)
     screen.print(table)
+
+
+def _whereabouts(base: str) -> str:
+    """Where the models of a problem are, by the source of its base."""
+    from moofusion.zoo import zoo_folder
+
+    if not base.startswith("zoo:"):
+        return "local" if Path(base).expanduser().exists() else "on the hub"
+    try:
+        zoo_folder(base.removeprefix("zoo:").partition("/")[0])
+    except MoofusionError:
+        return "to build"
+    return "local"
 
 
 def algorithms() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from moofusion.cli.display import command_line, err, screen, search_progress
+from moofusion.cli.display import command_line, err, screen
 from moofusion.cli.options import (
     Device,
     Experts,
@@ -26,6 +26,7 @@ from moofusion.cli.options import (
     open_problem,
 )
 from moofusion.errors import ConfigurationError
+from moofusion.progress import search_progress
 
 if TYPE_CHECKING:
     from moofusion.weights.export import Exported
@@ -65,7 +66,7 @@ def search(
     from moofusion.comparison.summary import summary_rows
 
     try:
-        with search_progress() as progress:
+        with search_progress(err) as progress:
             result = run(
                 opened,
                 algorithm,
@@ -199,15 +200,15 @@ def export(
             )
         else:
             result = SearchResult.load(run)
-        done = result.export(
-            to,
-            preference,
-            by=by,
-            subject_to=subject_to,
-            point=point,
-            **options,
-        )
+        index, how = result.pick(preference, by, subject_to, point)
+        done = result.export(to, preference, by=by, subject_to=subject_to, point=point, **options)
     _show_exported(done)
+    front = result.front
+    for split in front.splits:
+        values = zip(front.tasks, front.metrics, front.values(split)[index], strict=True)
+        shown = ", ".join(f"{task} {metric.text(value)}" for task, metric, value in values)
+        screen.print(f"{split}: {shown}", soft_wrap=True, highlight=False)
+    screen.print(f"point {index + 1} of {len(front)}, {how}", soft_wrap=True, highlight=False)
 
 
 def _from_router(file: Path, preference: str | None, to: Path, options: dict[str, Any]) -> Exported:

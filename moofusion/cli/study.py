@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from moofusion.cli.display import err, screen, study_progress
+from moofusion.cli.display import err, screen
 from moofusion.cli.options import Device, Objective, Overrides, SpaceName, Tasks, open_problem
 from moofusion.errors import ConfigurationError
+from moofusion.progress import study_progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,8 +91,14 @@ def compare(
                 controls=controls,
                 **limits,  # type: ignore[arg-type]
             )
+    with err.status("looking how long an evaluation takes ..."):
+        runs, seconds = made.missing()
+    err.print(
+        f"{runs} runs to do, {made.budget} each: about {_duration(seconds / jobs)} of searching",
+        highlight=False,
+    )
     try:
-        with study_progress() as progress:
+        with study_progress(err) as progress:
             made.run(n_jobs=jobs, backend=backend, threads=threads, progress=progress)
     except KeyboardInterrupt:
         err.print(
@@ -101,6 +108,13 @@ def compare(
         )
         sys.exit(130)
     _show(made)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds, minutes or hours for people: ``"40 s"``, ``"3 min"``, ``"2.5 h"``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def status(

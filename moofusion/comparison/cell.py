@@ -184,6 +184,9 @@ def run_cell(
         except Exception as error:
             store.fail(cell.id, f"{type(error).__name__}: {error}")
             return f"{type(error).__name__}: {error}"
+        except BaseException:
+            store.put_back(cell.id)
+            raise
     return ""
 
 

@@ -134,7 +134,7 @@ class SearchResult:
         Returns:
             Where it was written and what was recorded of it.
         """
-        index, how = self._pick(preference, by, subject_to, point)
+        index, how = self.pick(preference, by, subject_to, point)
         if self.front.folder(index):
             if adapter is not None:
                 raise ConfigurationError(
@@ -168,14 +168,14 @@ class SearchResult:
             force=force,
         )
 
-    def _pick(
+    def pick(
         self,
-        preference: str | Mapping[str, float] | Sequence[float] | None,
-        by: str,
-        subject_to: str | None,
-        point: int | None,
+        preference: str | Mapping[str, float] | Sequence[float] | None = None,
+        by: str = "weighted",
+        subject_to: str | None = None,
+        point: int | None = None,
     ) -> tuple[int, str]:
-        """Index of the wanted model, and in words how it was chosen."""
+        """Index of the model that :meth:`export` writes, and in words how it was chosen."""
         if point is None:
             wish = "equal preferences"
             if preference is not None:

@@ -51,6 +51,7 @@ def search(
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
+    verbose: bool = False,
     command: str | None = None,
 ) -> SearchResult:
     """Search a problem and measure what was found.
@@ -68,12 +69,28 @@ def search(
             it ended, where the algorithm does not plan with its whole budget.
         force: Replace the run in `out`.
         progress: Called with the stage, what is done of it and in all, and the hypervolume.
+        verbose: Show bars, where no `progress` is given.
         command: Command line that does the same, for the summary.
 
     Raises:
         RunError: `out` exists, cannot be resumed, or belongs to another run.
         ConfigurationError: A wrong algorithm, budget or seed, or both `resume` and `force`.
     """
+    if verbose and progress is None:
+        from moofusion.progress import search_progress
+
+        with search_progress() as progress:
+            return search(
+                problem,
+                algorithm,
+                evaluations=evaluations,
+                seed=seed,
+                out=out,
+                resume=resume,
+                force=force,
+                progress=progress,
+                command=command,
+            )
     if evaluations < 1:
         raise ConfigurationError(f"evaluations must be positive, got {evaluations}")
     if seed < 0:
@@ -171,17 +188,17 @@ def _collect(
     names, rows = _controls(problem)
     anchors = {split: problem.anchors(split) for split in _splits(problem)}
 
-    def references(split: str) -> Array:
+    def without_search(split: str) -> Array:
         known = list(anchors[split].evaluations)
         for row in rows[len(known) :]:
             known += problem.measured_uniform(row[None], split=split)
         return metric_table(problem, known)
 
-    ref_search = references("search")
+    ref_search = without_search("search")
     front_search = metric_table(problem, [problem.record(x) for x in X])
     ref_test, front_test = None, None
     if "test" in anchors:
-        ref_test = references("test")
+        ref_test = without_search("test")
         front_test = metric_table(problem, _tested(problem, X, folder, progress))
     scales = {s: np.array([a.ideal, a.nadir]) for s, a in anchors.items()}
     shared = (problem.task_names, tuple(task.objective for task in problem.tasks))

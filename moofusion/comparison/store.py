@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from moofusion.errors import RunError
@@ -247,17 +250,20 @@ class Store:
             "ORDER BY problem.position, cell.position, cell.seed, cell.id"
         )
         fields = Cell.__dataclass_fields__
-        return [Cell(**{name: row[name] for name in fields}) for row in rows]
+        return [
+            Cell(**{name: row[name] for name in fields} | {"status": _status(row)}) for row in rows
+        ]
 
     # ------------------------------------------------------------------ while it runs
 
     def start(self, cell: int, machine: Mapping[str, Any], *, front_size: int) -> None:
-        """Mark a run as begun."""
+        """Mark a run as begun by this process."""
+        process = {"host": platform.node(), "pid": os.getpid()}
         with self._writing() as db:
             db.execute(
                 "UPDATE cell SET status = 'running', message = '', machine = ?, "
                 "front_size = ?, started = coalesce(started, ?) WHERE id = ?",
-                (json.dumps(machine), front_size, time.time(), cell),
+                (json.dumps({**machine, "process": process}), front_size, time.time(), cell),
             )
 
     def add_evaluation(
@@ -343,6 +349,11 @@ class Store:
                 "UPDATE cell SET status = 'failed', message = ? WHERE id = ?", (message, cell)
             )
 
+    def put_back(self, cell: int) -> None:
+        """Mark a run as waiting: it was interrupted, and keeps what it has."""
+        with self._writing() as db:
+            db.execute("UPDATE cell SET status = 'pending' WHERE id = ?", (cell,))
+
     # ------------------------------------------------------------------ reading
 
     def measurements(
@@ -372,7 +383,9 @@ class Store:
         """Device, threads and versions of a run; empty before it was started."""
         query = "SELECT machine FROM cell WHERE id = ?"
         text = self._connection.execute(query, (cell,)).fetchone()["machine"]
-        return dict(json.loads(text)) if text else {}
+        found = dict(json.loads(text)) if text else {}
+        found.pop("process", None)
+        return found
 
     def timing(self, cell: int) -> tuple[float, float]:
         """Wall-clock and optimizer seconds of a finished run."""
@@ -380,6 +393,15 @@ class Store:
             "SELECT finished - started AS wall, optimizer_seconds FROM cell WHERE id = ?", (cell,)
         ).fetchone()
         return float(row["wall"] or 0.0), float(row["optimizer_seconds"] or 0.0)
+
+
+def _status(row: sqlite3.Row) -> str:
+    """Status of a run; one whose process has ended on this machine waits to be gone on with."""
+    status: str = row["status"]
+    process = json.loads(row["machine"]).get("process") if status == "running" else None
+    if process and process["host"] == platform.node() and not psutil.pid_exists(process["pid"]):
+        return "pending"
+    return status
 
 
 def _key(x: Array | str) -> str:

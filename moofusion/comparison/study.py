@@ -168,6 +168,27 @@ class Study:
             and cell.budget == str(self.budget)
         )
 
+    def missing(self) -> tuple[int, float]:
+        """Runs that are not done, and about how many seconds their searches take, one at a time.
+
+        An evaluation is taken to last as long as those of base and experts; measuring the fronts
+        on test comes on top.
+        """
+        cells = [cell for cell in self.cells() if cell.status != "done"]
+        seconds = 0.0
+        for fingerprint, problem in self._by_fingerprint.items():
+            mine = [cell for cell in cells if cell.problem == fingerprint]
+            if self.budget.kind == "seconds" or not mine:
+                seconds += self.budget.limit * len(mine)
+                continue
+            anchors = problem.anchors().evaluations
+            limit = self.budget.limit
+            if self.budget.kind == "cost":
+                limit /= anchors[0].cost
+            left = sum(max(limit - cell.evaluations, 0) for cell in mine)
+            seconds += left * float(np.median([found.seconds for found in anchors]))
+        return len(cells), seconds
+
     def run(
         self,
         *,
@@ -175,6 +196,7 @@ class Study:
         backend: str = "loky",
         threads: int | None = None,
         progress: Progress | None = None,
+        verbose: bool = False,
     ) -> Study:
         """Run what is missing.
 
@@ -185,6 +207,7 @@ class Study:
                 study file.
             threads: CPU threads of each run; by default the cores shared out among the jobs.
             progress: Called with evaluations done and, where the budget tells, their total.
+            verbose: Show a bar, where no `progress` is given.
 
         Returns:
             The study itself.
@@ -192,6 +215,11 @@ class Study:
         Raises:
             RunError: Runs failed; the others are finished, and the message names each.
         """
+        if verbose and progress is None:
+            from moofusion.progress import study_progress
+
+            with study_progress() as progress:
+                return self.run(n_jobs=n_jobs, backend=backend, threads=threads, progress=progress)
         if backend not in _BACKENDS:
             raise ConfigurationError(f"backend {backend!r}: expected one of {', '.join(_BACKENDS)}")
         if n_jobs < 1:

@@ -534,4 +534,8 @@ def _device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(f"device {name!r} cannot be used here: {error}") from error
+        here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        usable = " or ".join(["auto", "cpu", *(kind for kind, found in here.items() if found)])
+        raise ConfigurationError(
+            f"device {name!r} cannot be used here; this machine has {usable}"
+        ) from error

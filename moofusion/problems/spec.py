@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
@@ -27,6 +27,7 @@ __all__ = ["ProblemSpec", "apply_overrides", "read_spec"]
 
 
 # Members of unions, which pydantic reports among the keys.
+_SHOULD = re.compile(r"key ('[^']*')( should .*)", re.DOTALL)
 _UNION_MEMBER = re.compile(r"^(str|float)$|\[")
 
 
@@ -155,6 +156,10 @@ def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> Problem
     raw.setdefault("title", path.stem)
     raw.setdefault("folder", str(path.resolve().parent))
     apply_overrides(raw, overrides or {}, where=str(path))
+    if {"algorithms", "problems"} <= set(raw):
+        raise ConfigurationError(
+            f"{path} is a study file, not a problem file: moofusion compare --study {path}"
+        )
     try:
         return ProblemSpec.model_validate(raw)
     except ValidationError as error:
@@ -276,7 +281,19 @@ def _explain(error: ValidationError) -> str:
             shown = came if len(came) < 80 else type(item.get("input")).__name__
             told = item["type"] in ("missing", "value_error")
             lines.append(key_message(item, steps) + ("" if told else f", got {shown}"))
-    return "; ".join(lines)
+    return "; ".join(_together(lines))
+
+
+def _together(lines: Sequence[str]) -> Iterator[str]:
+    """Keys that should be the same share a sentence: "keys 'a.n', 'b.n' should be whole"."""
+    said: dict[str, list[str]] = {}
+    for line in lines:
+        found = _SHOULD.fullmatch(line)
+        keys = said.setdefault(found[2] if found else line, [])
+        keys += [found[1]] if found else []
+    for rest, keys in said.items():
+        noun = {0: "", 1: "key "}.get(len(keys), "keys ")
+        yield f"{noun}{', '.join(keys)}{rest}"
 
 
 def _guess(name: str, known: Sequence[str]) -> str:

@@ -397,6 +397,13 @@ def test_what_is_on_disk_is_not_paid_again(tmp_path):
     assert result.seconds > sum(float(row["seconds"]) for row in log[:25])
 
 
+def test_bars_are_shown_on_request(capsys):
+    result = run(verbose=True)
+    shown = capsys.readouterr().err
+    assert f"40/40 hypervolume {result.hypervolume():.4f}" in shown
+    assert f"{len(result.front)}/{len(result.front)}" in shown
+
+
 def test_what_is_tested_is_not_paid_again(finished, tmp_path):
     _interrupt(tmp_path / "cut", ("test", 3))
     assert len(rows(tmp_path / "cut" / "test.csv")) == 3

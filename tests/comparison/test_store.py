@@ -34,6 +34,11 @@ def _fill(path, cell, count):
             )
 
 
+def _start(path, cell):
+    with Store(path) as store:
+        store.start(cell, {"device": "cpu"}, front_size=3)
+
+
 @pytest.fixture
 def path(tmp_path):
     with Store(tmp_path / "study.db") as store:
@@ -55,6 +60,22 @@ def test_numbers_come_back_bit_for_bit(path):
     assert failed
     assert metrics == [np.pi, np.inf]
     assert cost == 2.0
+
+
+def test_a_run_whose_process_ended_waits_again(path):
+    def status():
+        with Store(path) as store:
+            return [cell.status for cell in store.cells()]
+
+    begin = multiprocessing.get_context("spawn").Process(target=_start, args=(path, 1))
+    begin.start()
+    begin.join()
+    _start(path, 2)
+    assert status() == ["pending", "running"]
+    with Store(path) as store:
+        assert store.machine(2) == {"device": "cpu"}
+        store.put_back(2)
+    assert status() == ["pending", "pending"]
 
 
 def test_entering_the_same_again_changes_nothing(path):

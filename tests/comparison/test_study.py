@@ -441,6 +441,33 @@ def test_progress_reaches_the_total(study):
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
+def test_a_bar_is_shown_on_request(study, capsys):
+    study.run(verbose=True)
+    assert "120/120" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_counted_and_timed(tmp_path, problem):
+    study = Study(
+        problem, ["random:batch_size=2"], seeds=[1, 2], evaluations=4, controls=False,
+        store=tmp_path / "s.db",
+    )  # fmt: skip
+    runs, seconds = study.missing()
+    assert runs == 2
+    one = np.median([found.seconds for found in problem.anchors().evaluations])
+    assert seconds == pytest.approx(8 * one)
+    by_cost = Study(
+        problem, ["random"], seeds=1, cost=3 * problem.anchors().evaluations[0].cost,
+        controls=False, store=tmp_path / "c.db",
+    )  # fmt: skip
+    assert by_cost.missing() == (1, pytest.approx(3 * one))
+    by_time = Study(
+        problem, ["random"], seeds=3, seconds=2, controls=False, store=tmp_path / "t.db"
+    )
+    assert by_time.missing() == (3, 6.0)
+    study.run()
+    assert study.missing() == (0, 0.0)
+
+
 def test_a_notebook_shows_table_and_picture(study):
     before = study._repr_html_()
     assert "6 of 6 runs are not finished" in before
