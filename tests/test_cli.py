@@ -110,6 +110,26 @@ def test_the_printed_next_command_works(run, tmp_path, toy):
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("typed", "path", "shown"),
+    [
+        ("{here}/.venv/bin/moofusion", "", ".venv/bin/moofusion"),
+        ("/opt/bin/moofusion", "", "/opt/bin/moofusion"),
+        ("{here}/.venv/bin/moofusion", "{here}/.venv/bin", "moofusion"),
+        ("/usr/lib/python3/site-packages/pytest/__main__.py", "", "moofusion"),
+    ],
+)
+def test_the_next_command_can_be_typed_as_it_is(tmp_path, monkeypatch, typed, path, shown):
+    from moofusion.cli.display import program
+
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "moofusion").touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", path.format(here=tmp_path))
+    monkeypatch.setattr("sys.argv", [typed.format(here=tmp_path)])
+    assert program() == shown
+
+
 def test_progress_shows_evaluations_and_hypervolume(toy, tmp_path):
     found = cli("search", toy, "--algorithm", "random", "--evaluations", 6, "--out", tmp_path / "r")
     assert found.code == 0

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 import warnings
+from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
 
 from moofusion.errors import EvaluationWarning
 
-__all__ = ["command_line", "err", "escape", "screen", "show_warning"]
+__all__ = ["command_line", "err", "escape", "program", "screen", "show_warning"]
 
 screen = Console()
 err = Console(stderr=True)
@@ -35,6 +37,15 @@ def show_warning(
 def command_line() -> str:
     """The command that was typed, for the footer of reports."""
     return shlex.join(["moofusion", *sys.argv[1:]])
+
+
+def program() -> str:
+    """How this program is called from here: by its name, or where it is not on the path by file."""
+    typed = Path(sys.argv[0])
+    if typed.stem != "moofusion" or shutil.which("moofusion"):
+        return "moofusion"
+    here = Path.cwd()
+    return str(typed.relative_to(here) if typed.is_relative_to(here) else typed)
 
 
 def escape(text: str) -> str:

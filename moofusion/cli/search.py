@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from moofusion.cli.display import command_line, err, screen
+from moofusion.cli.display import command_line, err, program, screen
 from moofusion.cli.options import (
     Device,
     Experts,
@@ -109,7 +109,7 @@ def search(
         wish += f",{result.front.tasks[1]}=0.3"
     screen.print(
         f"{len(result.front)} models in {folder}/front.csv, picture in {folder}/front.png, report "
-        f"in {folder}/summary.md\nnext: moofusion export {folder} --preference {wish} --to OUT",
+        f"in {folder}/summary.md\nnext: {program()} export {folder} --preference {wish} --to OUT",
         soft_wrap=True,
         highlight=False,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from moofusion.cli.display import err, screen
+from moofusion.cli.display import err, program, screen
 from moofusion.cli.options import Device, Objective, Overrides, SpaceName, Tasks, open_problem
 from moofusion.errors import ConfigurationError
 from moofusion.progress import study_progress
@@ -226,4 +226,4 @@ def _show(study: Study) -> None:
         "of the reported fronts, over seeds; reference point 1.1 in every objective: 0 is the best "
         "anchor, 1 the worst"
     )
-    screen.print(f"next: moofusion report {study.path} --out report", highlight=False)
+    screen.print(f"next: {program()} report {study.path} --out report", highlight=False)
