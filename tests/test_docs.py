@@ -342,7 +342,9 @@ def test_published_tables_hold_every_run_of_their_study_and_are_listed():
         with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         runs = {(row["problem"], row["algorithm"], row["seed"]) for row in rows}
-        titles = {p if isinstance(p, str) else p.get("title") for p in study["problems"]}
+        titles = {
+            p if isinstance(p, str) else p.get("title", p["problem"]) for p in study["problems"]
+        }
         assert {problem for problem, _, _ in runs} == titles, name
         assert {algorithm for _, algorithm, _ in runs} >= set(study["algorithms"]), name
         each = len(titles) * len({algorithm for _, algorithm, _ in runs})

@@ -93,6 +93,29 @@ def test_the_command_lists_and_checks_what_is_published(published, monkeypatch, 
         command(out=published, check=True)
 
 
+def test_tables_of_models_that_are_not_built_do_not_stop_the_others(
+    published, monkeypatch, capsys, tmp_path
+):
+    import shutil
+
+    monkeypatch.setattr(bench, "_FOLDER", tmp_path)
+    monkeypatch.setattr("moofusion.zoo.folders.cache_folder", lambda name: tmp_path / name)
+    monkeypatch.delenv("MOOFUSION_ZOO", raising=False)
+    shutil.copy(published / "tiny.toml", tmp_path / "tiny.toml")
+    (tmp_path / "far.toml").write_text('algorithms = ["random"]\nproblems = ["lm3"]\nseconds = 1\n')
+    for name in ("far", "tiny"):
+        shutil.copy(published / "out" / "tiny.csv", tmp_path / f"{name}.csv")
+    command(out=tmp_path, check=True)
+    shown = capsys.readouterr().out
+    assert "far: not checked, lm3 is not built" in shown
+    assert "tiny: run 0 has the published digits" in shown
+    with pytest.raises(DataError, match="zoo build lm3"):
+        command(["far"], out=tmp_path, check=True)
+    (tmp_path / "tiny.csv").unlink()
+    with pytest.raises(RunError, match="no table could be checked"):
+        command(out=tmp_path, check=True)
+
+
 @pytest.mark.parametrize("row", [0, 3])
 def test_one_run_again_has_the_published_digits(published, row):
     assert bench.check_bench("tiny", published / "out", row=row) == {}
