@@ -24,7 +24,7 @@ def bench(
         "docs/benchmarks"
     ),
     store: Annotated[
-        Path, typer.Option(help="Folder of the study files, one for each table.")
+        Path, typer.Option(help="Folder of the stores (SQLite files), one for each table.")
     ] = Path("runs/bench"),
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     check: Annotated[

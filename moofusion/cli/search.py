@@ -45,7 +45,7 @@ def search(
     out: Annotated[
         Path | None, typer.Option(help="Run folder; by default runs/PROBLEM-ALGORITHM-SEED.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Continue an interrupted run in --out.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue the run in --out, or give one that ended more evaluations.")] = False,
     force: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
     tasks: Tasks = None,
     experts: Experts = None,
@@ -119,7 +119,7 @@ def export(
     to: Annotated[Path, typer.Option(help="Folder to write the checkpoint to.")],
     run: Annotated[
         Path | None,
-        typer.Argument(help="Run folder of `moofusion search`, or study file of `compare`."),
+        typer.Argument(help="Run folder of `moofusion search`, or store of `compare`."),
     ] = None,
     router: Annotated[
         Path | None,
@@ -181,7 +181,7 @@ def export(
         return
     if run is None:
         raise ConfigurationError(
-            "say what to export from: a run folder, a study file, or --router FILE"
+            "say what to export from: a run folder, the store of a study, or --router FILE"
         )
     if preference is None and point is None and subject_to is None and by != "knee":
         raise ConfigurationError(

@@ -224,6 +224,8 @@ class Study:
             raise ConfigurationError(f"backend {backend!r}: expected one of {', '.join(_BACKENDS)}")
         if n_jobs < 1:
             raise ConfigurationError(f"n_jobs must be positive, got {n_jobs}")
+        if backend == "dask":
+            _require_dask_client()
         if threads is None:
             threads = max(1, (os.cpu_count() or 1) // n_jobs)
         with _watched(self, progress):
@@ -293,6 +295,20 @@ class Study:
 
     def _repr_html_(self) -> str:
         return self.results()._repr_html_()
+
+
+def _require_dask_client() -> None:
+    try:
+        from distributed import get_client
+
+        get_client()
+    except ImportError as error:
+        raise ConfigurationError("backend 'dask' needs the extra: moofusion[dask]") from error
+    except ValueError as error:
+        raise ConfigurationError(
+            "backend 'dask' needs a client that is connected in the same Python process: "
+            "distributed.Client('scheduler:8786'), or distributed.Client() for this machine"
+        ) from error
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
