@@ -45,7 +45,10 @@ def search(
     out: Annotated[
         Path | None, typer.Option(help="Run folder; by default runs/PROBLEM-ALGORITHM-SEED.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Continue the run in --out, or give one that ended more evaluations.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(help="Continue the run in --out, or give one that ended more evaluations."),
+    ] = False,
     force: Annotated[bool, typer.Option(help="Replace the run in --out.")] = False,
     tasks: Tasks = None,
     experts: Experts = None,

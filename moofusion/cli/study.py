@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "report", "status"]
 
-StudyFile = Annotated[Path, typer.Argument(help="Store (SQLite file) that `moofusion compare` wrote.")]
+StudyFile = Annotated[
+    Path, typer.Argument(help="Store (SQLite file) that `moofusion compare` wrote.")
+]
 
 
 def compare(
@@ -43,7 +45,9 @@ def compare(
     seconds: Annotated[float | None, typer.Option(help="Budget in seconds.")] = None,
     store: Annotated[Path, typer.Option(help="SQLite file that keeps it all.")] = Path("study.db"),
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
-    backend: Annotated[str, typer.Option(help="loky, threading or ray; dask from Python.")] = "loky",
+    backend: Annotated[
+        str, typer.Option(help="loky, threading or ray; dask from Python.")
+    ] = "loky",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads per run; by default cores / jobs.")
     ] = None,

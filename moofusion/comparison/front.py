@@ -94,6 +94,16 @@ class Front(PointSet):
             empty for a merge; nothing at all where all are merges.
         parameters: For each searched parameter of the merge method, by the name of its variable,
             the value of each model: numbers, whole numbers, names; None for what is no merge.
+
+    Example:
+        >>> import moofusion
+        >>> from moofusion.testing import toy_problem
+        >>> front = moofusion.search(toy_problem(), "random", evaluations=20, seed=1).front
+        >>> front.splits, front.tasks
+        (('search', 'test'), ('a', 'b', 'c'))
+        >>> front.values("test").shape == (len(front), 3)
+        True
+        >>> index = front.choose("a=0.7,b=0.3")  # of the model for this preference
     """
 
     X: Array

@@ -75,6 +75,14 @@ def search(
     Raises:
         RunError: `out` exists, cannot be resumed, or belongs to another run.
         ConfigurationError: A wrong algorithm, budget or seed, or both `resume` and `force`.
+
+    Example:
+        >>> from moofusion.testing import toy_problem
+        >>> found = search(toy_problem(), "nsga2:pop_size=10", evaluations=30, seed=1)
+        >>> found.evaluated.shape
+        (30, 3)
+        >>> 0 < found.hypervolume("test") < 1.1**3
+        True
     """
     if verbose and progress is None:
         from moofusion.progress import search_progress

@@ -16,7 +16,12 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def list_problems() -> dict[str, Path]:
-    """Names and files of the catalogue."""
+    """Names and files of the catalogue.
+
+    Example:
+        >>> "vision4" in list_problems()
+        True
+    """
     # Installed, the files lie inside the package; in a checkout, beside it.
     for folder in (_PACKAGE / "catalogue", _PACKAGE.parent / "problems"):
         if folder.is_dir():

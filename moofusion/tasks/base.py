@@ -32,6 +32,11 @@ class Metric:
         best: For ``"max"``, the value from which the objective is subtracted (1 for accuracy).
         worst: The objective of a model that failed, or None if there is no natural worst.
         percent: Whether people read it in percent.
+
+    Example:
+        >>> accuracy = Metric("accuracy", best=1.0, worst=1.0, percent=True)
+        >>> accuracy.text(0.913), round(accuracy.objective(0.913), 3)
+        ('91.3 %', 0.087)
     """
 
     name: str
@@ -81,6 +86,10 @@ class Measurement:
     Attributes:
         metrics: Value of every metric of the task.
         n_samples: Number of samples that went through a model: what :meth:`Task.passes` announces.
+
+    Example:
+        >>> Measurement({"accuracy": 0.9, "loss": float("nan")}, 100).is_finite
+        False
     """
 
     metrics: Mapping[str, float]
@@ -104,6 +113,22 @@ class Task(ABC):
     A subclass lists its `metrics` and implements :meth:`has_split`, :meth:`n_samples` and
     :meth:`evaluate`; with :meth:`loss` it also serves gradient methods. One whose samples go
     through the model more than once says so in :meth:`passes`.
+
+    Example:
+        >>> class Norm(Task):
+        ...     metrics = (Metric("norm", direction="min"),)
+        ...     def has_split(self, split):
+        ...         return True
+        ...     def n_samples(self, split):
+        ...         return 0
+        ...     def evaluate(self, module, split):
+        ...         norm = sum(float(p.detach().square().sum()) for p in module.parameters()) ** 0.5
+        ...         return Measurement({"norm": norm}, 0)
+        >>> import torch
+        >>> layer = torch.nn.Linear(3, 1, bias=False)
+        >>> _ = torch.nn.init.constant_(layer.weight, 2.0)
+        >>> round(Norm("small").evaluate(layer, "search").metrics["norm"], 3)
+        3.464
     """
 
     metrics: tuple[Metric, ...] = ()
