@@ -19,6 +19,11 @@ class AlgorithmEntry:
     Attributes:
         make: ``make(problem, **parameters) -> Algorithm``.
         summary: One line for listings.
+
+    Example:
+        >>> from moofusion.algorithms import ALGORITHMS
+        >>> ALGORITHMS["random"].parameters
+        {'batch_size': 20, 'sampling': 'coefficients'}
     """
 
     make: Callable[..., Algorithm]

@@ -38,6 +38,15 @@ class PointSet:
         test: The same on the test split, or None where there is none.
         scale_search: Ideal and nadir objectives of the anchors, shape ``(2, M)``.
         scale_test: The same on test, or None.
+
+    Example:
+        >>> import moofusion
+        >>> from moofusion.testing import toy_problem
+        >>> found = moofusion.search(toy_problem(), "random", evaluations=5, seed=1)
+        >>> found.references.labels
+        ('base', 'a', 'b', 'c', 'average', 'task arithmetic 0.3')
+        >>> found.references.values("test").shape
+        (6, 3)
     """
 
     labels: tuple[str, ...]

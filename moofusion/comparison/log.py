@@ -41,6 +41,17 @@ class EvaluationLog:
 
     Raises:
         RunError: The file is of another problem, or the run does not repeat what is in it.
+
+    Example:
+        >>> import tempfile
+        >>> from moofusion.testing import toy_problem
+        >>> problem = toy_problem()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "log.csv"
+        ...     with EvaluationLog(file, problem) as log:
+        ...         _ = problem.evaluate([[0.3, 0.3, 0.3], [0.5, 0.2, 0.1]])
+        ...     EvaluationLog(file, toy_problem()).n_replayed
+        2
     """
 
     def __init__(

@@ -40,6 +40,12 @@ def plot_front(result: SearchResult, *, split: str | None = None) -> Figure:
     Args:
         result: What a search found.
         split: ``"search"`` or ``"test"``; by default test where there is one.
+
+    Example:
+        >>> import moofusion
+        >>> from moofusion.testing import toy_problem
+        >>> found = moofusion.search(toy_problem(("a", "b")), "random", evaluations=20, seed=1)
+        >>> figure = plot_front(found, split="search")
     """
     from moofusion.comparison.figure import ShownFigure
 

@@ -198,6 +198,17 @@ class StudyData:
         path: The study file.
         problems: Problems by fingerprint, in order.
         runs: Finished and unfinished runs, by problem, algorithm, seed.
+
+    Example:
+        >>> import tempfile
+        >>> from moofusion.comparison import Study
+        >>> from moofusion.testing import toy_problem
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     study = Study(toy_problem(), ["random"], seeds=2, evaluations=5, controls=False,
+        ...                   store=Path(folder) / "study.db")
+        ...     data = StudyData.read(study.run().path)
+        >>> len(data.runs), data.runs[0].X.shape
+        (2, (5, 3))
     """
 
     path: Path

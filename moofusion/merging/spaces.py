@@ -41,6 +41,14 @@ class Space(ABC):
         xl: Lower bounds, shape ``(n_var,)``.
         xu: Upper bounds, shape ``(n_var,)``.
         names: Names of the variables.
+
+    Example:
+        >>> from moofusion.testing import toy_problem
+        >>> space = toy_problem(("a", "b"), space="block-wise").space
+        >>> space.n_var, space.names[:2]
+        (10, ('stem:a', 'stem:b'))
+        >>> space.coefficients(np.full((1, 10), 0.3)).shape  # candidates, groups, experts
+        (1, 5, 2)
     """
 
     def __init__(
@@ -139,6 +147,14 @@ class LinearSpace(Space):
     Args:
         basis: Matrix ``(G, C)``.
         controls: Names of its C columns.
+
+    Example:
+        >>> from moofusion.weights import ParameterLayout
+        >>> layout = ParameterLayout({"layers.0.mlp.weight": (4, 4), "layers.1.mlp.weight": (4, 4)})
+        >>> blocks, basis = layout.partition("block"), np.array([[0.0], [1.0]])
+        >>> slope = LinearSpace(blocks, ["a"], basis, ["last"], lower=0.0, upper=1.0)
+        >>> slope.coefficients([[0.4]])  # nothing in the first block
+        array([[[0. ], [0.4]]])
     """
 
     def __init__(
@@ -344,6 +360,12 @@ def make_space(
 
     Raises:
         ConfigurationError: An unknown kind, or an option that the kind does not have.
+
+    Example:
+        >>> from moofusion.weights import ParameterLayout
+        >>> layout = ParameterLayout({"layers.0.mlp.weight": (4, 4), "layers.1.mlp.weight": (4, 4)})
+        >>> make_space("block-wise", layout, ["a", "b"]).n_var
+        4
     """
     if kind not in SPACES:
         raise UnknownNameError("space", kind, SPACES)

@@ -36,7 +36,12 @@ def problem_spec(
     experts: Sequence[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> ProblemSpec:
-    """Validated contents of a problem file; see :func:`get_problem`."""
+    """Validated contents of a problem file; see :func:`get_problem`.
+
+    Example:
+        >>> problem_spec("vision4", overrides={"space.upper": 0.8}).space.upper
+        0.8
+    """
     known = list_problems()
     path = known.get(str(problem), Path(problem).expanduser())
     if path.suffix == ".toml" and not path.exists():

@@ -43,6 +43,13 @@ class CostCounter:
         forward: Samples that went forward only.
         backward: Samples that went forward and backward.
         seconds: Wall-clock seconds spent merging and measuring.
+
+    Example:
+        >>> from moofusion.testing import toy_problem
+        >>> problem = toy_problem()  # three tasks of 48 samples
+        >>> _ = problem.evaluate([[0.3, 0.3, 0.3], [0.5, 0.2, 0.1]])
+        >>> problem.counter.merges, problem.counter.cost
+        (2, 288)
     """
 
     merges: int = 0
@@ -86,6 +93,14 @@ class Evaluation:
         failed: Whether a metric came out NaN or infinite.
         cost: Cost units paid (forward samples).
         seconds: Wall-clock seconds of the merge and the forward passes.
+
+    Example:
+        >>> from moofusion.testing import toy_problem
+        >>> found = toy_problem().record([0.3, 0.3, 0.3], split="test")
+        >>> len(found.measurements), sorted(found.measurements[0].metrics)
+        (3, ['accuracy', 'ece', 'loss', 'macro_f1'])
+        >>> found.failed, found.cost
+        (False, 108.0)
     """
 
     measurements: tuple[Measurement, ...]
@@ -110,6 +125,14 @@ class Evaluator:
 
     Raises:
         UnknownNameError: A task names a head that no model of the pool has.
+
+    Example:
+        >>> import numpy as np
+        >>> from moofusion.testing import toy_problem
+        >>> evaluator = toy_problem().evaluator
+        >>> halves = np.full((1, 1, 3), 0.5)  # candidates, groups, experts
+        >>> [found.failed for found in evaluator.measure(halves, "search")]
+        [False]
     """
 
     pool: LoadedPool

@@ -48,6 +48,14 @@ class Anchors:
         L: Task-wise coefficients, shape ``(K + 1, K)``.
         F: Objectives, shape ``(K + 1, M)``.
         evaluations: All that was measured.
+
+    Example:
+        >>> from moofusion.testing import toy_problem
+        >>> anchors = toy_problem().anchors()
+        >>> anchors.names, anchors.F.shape
+        (('base', 'a', 'b', 'c'), (4, 3))
+        >>> bool((anchors.ideal <= anchors.nadir).all())
+        True
     """
 
     names: tuple[str, ...]

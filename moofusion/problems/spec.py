@@ -92,7 +92,14 @@ class ConstraintSpec(Table):
 
 
 class ProblemSpec(Table):
-    """A whole problem file."""
+    """A whole problem file.
+
+    Example:
+        >>> from moofusion.problems import problem_spec
+        >>> spec = problem_spec("vision4", tasks=["animals", "objects"])
+        >>> list(spec.pool.experts), spec.space.kind
+        (['animals', 'objects'], 'task-wise')
+    """
 
     title: str
     description: str = ""

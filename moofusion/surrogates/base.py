@@ -24,6 +24,11 @@ class LeaveOneOut:
         predicted: Prediction of every point from all others, on the link scale, shape ``(P,)``.
         observed: What was measured there.
         noise: Root mean square of the known measurement noise; NaN where it is not known.
+
+    Example:
+        >>> found = LeaveOneOut(np.array([0.1, 0.4, 0.8]), np.array([0.0, 0.5, 1.0]), 0.05)
+        >>> round(found.r2, 3), round(found.rmse, 3)
+        (0.88, 0.141)
     """
 
     predicted: Array
@@ -44,7 +49,15 @@ class LeaveOneOut:
 
 
 class Surrogate(ABC):
-    """Base class: ``fit(X, z)``, then ``predict(X)`` gives mean and standard deviation."""
+    """Base class: ``fit(X, z)``, then ``predict(X)`` gives mean and standard deviation.
+
+    Example:
+        >>> from moofusion.surrogates import SURROGATES
+        >>> X = np.linspace(0, 1, 8)[:, None]
+        >>> mean, _ = SURROGATES["quadratic"]().fit(X, (X**2).ravel()).predict(np.array([[0.3]]))
+        >>> round(float(mean[0]), 3)
+        0.09
+    """
 
     kind: ClassVar[str] = ""
     n_points: int = 0

@@ -24,7 +24,14 @@ _SAMPLES = 1000
 
 
 class Link(ABC):
-    """A monotone scale: ``z = forward(y)``, ``y = inverse(z)``; all functions are elementwise."""
+    """A monotone scale: ``z = forward(y)``, ``y = inverse(z)``; all functions are elementwise.
+
+    Example:
+        >>> logit = link_from({"name": "logit"})
+        >>> y = np.array([0.2, 0.9])
+        >>> bool(np.allclose(logit.inverse(logit.forward(y)), y, atol=1e-3))
+        True
+    """
 
     name = ""
 

@@ -48,6 +48,11 @@ class Target:
         name: Name of the objective.
         metric: What is measured, and how it becomes the objective.
         link: Scale on which it is modelled.
+
+    Example:
+        >>> target = Target.of("digits", Metric("accuracy", best=1.0, worst=1.0), samples=500)
+        >>> target.link.name, round(float(target.link.forward(np.array([0.5]))[0]), 3)
+        ('logit', 0.0)
     """
 
     name: str

@@ -28,6 +28,12 @@ class LabelledData:
             or pairs of texts; images of a data set are decoded when they are asked for.
         labels: For each split the labels, shape ``(N,)``.
         classes: Class names in label order.
+
+    Example:
+        >>> images, labels = {"test": np.zeros((5, 8, 8))}, {"test": np.arange(5) % 2}
+        >>> data = LabelledData(images, labels, ("cat", "dog"))
+        >>> data.sizes
+        {'test': 5}
     """
 
     items: Mapping[str, Any]

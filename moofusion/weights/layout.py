@@ -50,6 +50,13 @@ class Entry:
         block: Label of the repeated block it belongs to (``"stem"``, ``"final"`` outside of them).
         module: Name of the module that owns it.
         role: One of :data:`ROLES`, read off the names.
+
+    Example:
+        >>> layout = ParameterLayout({"emb.weight": (8, 4), "layers.0.mlp.weight": (4, 4),
+        ...                           "layers.1.mlp.weight": (4, 4)})
+        >>> entry = layout.entries[1]
+        >>> entry.name, entry.block, entry.role, entry.size
+        ('layers.0.mlp.weight', 'layers.0', 'mlp', 16)
     """
 
     name: str
@@ -78,6 +85,13 @@ class Partition:
         depth: Position of each group between the first block (0) and the last (1), shape ``(G,)``.
         sizes: Number of parameters in each group, shape ``(G,)``, padding left out.
         groups: Group of each entry of the layout, ``-1`` where static.
+
+    Example:
+        >>> layout = ParameterLayout({"emb.weight": (8, 4), "layers.0.mlp.weight": (4, 4),
+        ...                           "layers.1.mlp.weight": (4, 4)})
+        >>> blocks = layout.partition("block")
+        >>> blocks.names, blocks.sizes
+        (('stem', 'layers.0', 'layers.1'), array([32, 16, 16]))
     """
 
     granularity: str

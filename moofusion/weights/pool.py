@@ -50,6 +50,12 @@ class LoadedPool:
             ``"base"`` carries the base's own head, the others the head of their expert.
         folders: Where each model came from (None for a module).
         adapters: The experts that were LoRA adapters.
+
+    Example:
+        >>> from moofusion.testing import toy_pool
+        >>> loaded = toy_pool().load()
+        >>> loaded.vectors.names, sorted(loaded.model.modules)
+        (('a', 'b', 'c'), ['a', 'b', 'base', 'c'])
     """
 
     vectors: TaskVectors

@@ -36,6 +36,17 @@ class Merge(Protocol):
     Attributes:
         vectors: Base and task vectors.
         partition: Groups of the flat buffer, one row of coefficients each.
+
+    Example:
+        >>> import torch
+        >>> from moofusion.merging import make_method
+        >>> from moofusion.testing import toy_pool
+        >>> loaded = toy_pool().load()
+        >>> merge = make_method("linear").bind(
+        ...     loaded.vectors, loaded.layout.partition("model"), static=np.zeros(3))
+        >>> weights = merge(np.full((1, 3), 0.3), out=torch.empty_like(loaded.vectors.base))
+        >>> weights.shape == loaded.vectors.base.shape
+        True
     """
 
     vectors: TaskVectors
@@ -71,6 +82,12 @@ class MergeMethod(ABC):
         title: Its name in sentences.
         paper: Where it comes from.
         searchable: Parameters that can be searched, with the values they have by default.
+
+    Example:
+        >>> from moofusion.merging import make_method
+        >>> ties = make_method({"method": "ties", "density": 0.2})
+        >>> ties.at({"density": 0.5}).table["density"], sorted(ties.searchable)
+        (0.5, ['density', 'scope'])
     """
 
     name: ClassVar[str]
@@ -118,7 +135,16 @@ class MergeMethod(ABC):
 
 
 class TaskVectorTransform(MergeMethod):
-    """Methods that rewrite the task vectors first; the merge stays linear in the coefficients."""
+    """Methods that rewrite the task vectors first; the merge stays linear in the coefficients.
+
+    Example:
+        >>> from moofusion.merging import make_method
+        >>> from moofusion.testing import toy_pool
+        >>> vectors = toy_pool().load().vectors
+        >>> trimmed = make_method({"method": "ties", "density": 0.2})(vectors)
+        >>> bool((trimmed.norms() < vectors.norms()).all())
+        True
+    """
 
     @abstractmethod
     def __call__(self, vectors: TaskVectors) -> TaskVectors:
@@ -150,7 +176,18 @@ class TaskVectorTransform(MergeMethod):
 
 
 class TensorTransform(TaskVectorTransform):
-    """Transforms that need no more than one tensor at a time."""
+    """Transforms that need no more than one tensor at a time.
+
+    Example:
+        >>> from moofusion.merging import TensorTransform
+        >>> class Sign(TensorTransform):
+        ...     name, title, paper = "sign", "sign of the task vectors", "nobody's"
+        ...     def rewrite(self, deltas, *, name, experts):
+        ...         return deltas.sign() * deltas.abs().mean()
+        >>> from moofusion.testing import toy_problem
+        >>> toy_problem(merge=Sign()).evaluate([[0.3, 0.3, 0.3]]).shape
+        (1, 3)
+    """
 
     @abstractmethod
     def rewrite(self, deltas: Tensor, *, name: str, experts: tuple[str, ...]) -> Tensor:

@@ -27,6 +27,12 @@ class Range(ABC):
     Attributes:
         xl: Lower bound of the variable.
         xu: Upper bound of the variable.
+
+    Example:
+        >>> from moofusion.merging import make_method
+        >>> density = make_method("ties").searchable["density"]
+        >>> density.extremes
+        (0.05, 1.0)
     """
 
     xl: float
