@@ -98,3 +98,13 @@ def test_contracts_without_pytest_say_what_to_install():
     said = " ".join(_python(code))
     assert said.startswith("ConfigurationError moofusion.testing needs pytest")
     assert "pip install 'moofusion[testing]'" in said
+
+
+@pytest.mark.parametrize("package", ["", "algorithms", "baselines", "surrogates", *PACKAGES[:-1]])
+def test_every_public_class_has_a_runnable_example(package):
+    module = importlib.import_module(f"moofusion.{package}".rstrip("."))
+    public = [value for name in module.__all__ if inspect.isclass(value := getattr(module, name))]
+    without = [
+        c.__name__ for c in public if ">>>" not in c.__doc__ and not issubclass(c, Exception)
+    ]
+    assert without == []

@@ -29,6 +29,16 @@ class ProposalAlgorithm(Algorithm):
     Args:
         batch_size: Candidates per iteration.
         **kwargs: Passed to :class:`pymoo.core.algorithm.Algorithm`.
+
+    Example:
+        >>> from moofusion.testing import toy_problem
+        >>> from pymoo.optimize import minimize
+        >>> class Anywhere(ProposalAlgorithm):
+        ...     def _batch(self, size):
+        ...         return self.random_state.random((size, self.problem.n_var))
+        >>> result = minimize(toy_problem(), Anywhere(batch_size=4), ("n_eval", 10), seed=1)
+        >>> result.algorithm.evaluator.n_eval
+        10
     """
 
     def __init__(self, *, batch_size: int = 20, **kwargs: Any) -> None:
@@ -81,6 +91,15 @@ class ListedProposals(ProposalAlgorithm):
     """Proposals that form one list, known when the problem is.
 
     A subclass implements :meth:`_proposals`.
+
+    Example:
+        >>> from moofusion.testing import toy_problem
+        >>> from pymoo.optimize import minimize
+        >>> class Corners(ListedProposals):
+        ...     def _proposals(self, problem):
+        ...         return problem.space.uniform(np.eye(problem.space.n_experts))
+        >>> minimize(toy_problem(), Corners()).algorithm.evaluator.n_eval
+        3
     """
 
     def _setup(self, problem: Any, **kwargs: Any) -> None:

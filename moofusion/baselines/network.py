@@ -45,6 +45,11 @@ class Ray:
         cost: Cost units of its training (3 per sample).
         seconds: Wall-clock seconds of its training.
         fallbacks: Steps in which the scalarization had no solution and took the preference.
+
+    Example:
+        >>> ray = Ray("ray-0", {"a": 0.7, "b": 0.3}, {"a": 0.1, "b": 0.4}, {}, 900.0, 1.5, 0)
+        >>> TrainedRays(Path("runs/finetuned"), {}, (ray, ray)).cost
+        1800.0
     """
 
     folder: str
@@ -64,6 +69,15 @@ class TrainedRays:
         folder: Where they are.
         settings: What was trained.
         rays: One for each preference that is finished.
+
+    Example:
+        >>> import tempfile
+        >>> ray = Ray("ray-0", {"a": 0.7, "b": 0.3}, {"a": 0.1, "b": 0.4}, {}, 900.0, 1.5, 0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     found = {"settings": {"method": "ls"}, "rays": [vars(ray)]}
+        ...     _ = (Path(folder) / "baselines.json").write_text(json.dumps(found))
+        ...     TrainedRays.load(folder).rays[0].preference
+        {'a': 0.7, 'b': 0.3}
     """
 
     folder: Path

@@ -33,6 +33,14 @@ class Adherence:
             where a share of the preference is zero.
         spread: Largest minus smallest loss of each task, shape ``(M,)``; 0 where all
             preferences gave one and the same model.
+
+    Example:
+        >>> wanted = [[0.9, 0.1], [0.5, 0.5], [0.1, 0.9]]
+        >>> found = adherence(wanted, [[0.2, 0.9], [0.4, 0.5], [0.8, 0.3]])
+        >>> found.spearman
+        array([-1., -1.])
+        >>> found.spread
+        array([0.6, 0.6])
     """
 
     tasks: tuple[str, ...]

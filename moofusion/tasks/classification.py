@@ -41,6 +41,17 @@ class ClassificationTask(Task):
     Subclasses say how a split becomes tensors (:meth:`_tensors`). It is done once per split, at
     first use. Sequences with an attention mask are sorted by length, and batches trimmed to
     their longest.
+
+    Example:
+        >>> class Signs(ClassificationTask):
+        ...     def _tensors(self, split):
+        ...         x = torch.linspace(-1, 1, self.n_samples(split))[:, None]
+        ...         return {"input": x}, (x[:, 0] > 0).long()
+        >>> task = Signs("signs", classes=("minus", "plus"), splits={"search": 10})
+        >>> guess = torch.nn.Linear(1, 2, bias=False)
+        >>> _ = guess.weight.data.copy_(torch.tensor([[-1.0], [1.0]]))
+        >>> task.evaluate(guess, "search").metrics["accuracy"]
+        1.0
     """
 
     metrics = (ACCURACY, MACRO_F1, LOSS, ECE)

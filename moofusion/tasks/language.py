@@ -36,6 +36,11 @@ class LanguageTask(Task):
         head: Module of the pool that carries the head; language models need none.
 
     Subclasses say how a split becomes tensors (:meth:`_encode`), once per split at first use.
+
+    Example:
+        >>> from moofusion.tasks import Generation, LanguageModeling, MultipleChoice
+        >>> all(issubclass(t, LanguageTask) for t in (Generation, LanguageModeling, MultipleChoice))
+        True
     """
 
     def __init__(

@@ -61,6 +61,15 @@ class RouterTraining:
     Attributes:
         fallbacks: Steps in which the scalarization had no solution and took the preference.
         seconds: Wall-clock seconds of all steps so far, also of those before an interruption.
+
+    Example:
+        >>> from moofusion.algorithms import ParetoRouter
+        >>> from moofusion.testing import toy_problem
+        >>> problem = toy_problem(space="module-wise")
+        >>> router = ParetoRouter(problem, rng=np.random.default_rng(0), routed="all")
+        >>> training = RouterTraining(problem, router, steps=3)
+        >>> training.run() is router
+        True
     """
 
     def __init__(

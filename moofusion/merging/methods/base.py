@@ -58,7 +58,14 @@ class Merge(Protocol):
 
 
 class Statistics(Protocol):
-    """What methods may ask about the experts on their own training data."""
+    """What methods may ask about the experts on their own training data.
+
+    Example:
+        >>> from moofusion.testing import toy_problem
+        >>> problem = toy_problem(merge={"method": "fisher", "samples": 8})
+        >>> problem.evaluate([[0.5, 0.5, 0.5]]).shape  # asked for the Fisher information once
+        (1, 3)
+    """
 
     def fisher(self, samples: int, seed: int) -> Tensor:
         """Diagonal Fisher information of every expert, shape ``(K, D)``."""
