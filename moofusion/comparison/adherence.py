@@ -128,6 +128,12 @@ def measure_adherence(
 
     Raises:
         ConfigurationError: A task has no loss, or shapes that do not fit.
+
+    Example:
+        >>> from moofusion.testing import toy_problem
+        >>> r = np.array([[0.1, 0.9], [0.5, 0.5], [0.9, 0.1]])
+        >>> measure_adherence(toy_problem(("a", "b")), r, r).spearman  # a rewarded soup: X is r
+        array([-1., -1.])
     """
     found = [problem.record(x, split=split) for x in np.atleast_2d(X)]
     for task, measurement in zip(problem.tasks, found[0].measurements, strict=True):

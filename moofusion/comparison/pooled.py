@@ -34,6 +34,17 @@ def pooled_result(
     Raises:
         UnknownNameError: There is no problem of that title, or no run of that algorithm.
         RunError: No finished run has a front, or several problems have that title.
+
+    Example:
+        >>> import tempfile
+        >>> from moofusion.comparison import Study
+        >>> from moofusion.testing import toy_problem
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Study(toy_problem(("a", "b")), ["random", "soup"], seeds=1, evaluations=4,
+        ...               controls=False, store=f"{folder}/study.db").run(threads=1)
+        ...     result = pooled_result(StudyData.read(f"{folder}/study.db"))
+        >>> result.settings["algorithm"], result.evaluated.shape
+        ('random, soup', (8, 2))
     """
     chosen = _problem(data, problem)
     runs = data.of(chosen)

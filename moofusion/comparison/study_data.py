@@ -206,7 +206,7 @@ class StudyData:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     study = Study(toy_problem(), ["random"], seeds=2, evaluations=5, controls=False,
         ...                   store=Path(folder) / "study.db")
-        ...     data = StudyData.read(study.run().path)
+        ...     data = StudyData.read(study.run(threads=1).path)
         >>> len(data.runs), data.runs[0].X.shape
         (2, (5, 3))
     """
