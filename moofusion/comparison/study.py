@@ -422,14 +422,19 @@ def _watched(study: Study, progress: Progress | None) -> Iterator[None]:
         return
     stop = threading.Event()
 
-    def watch() -> None:
+    def report() -> None:
         total = int(study.budget.limit) if study.budget.kind == "evaluations" else 0
+        cells = study.cells()
+        # A run may end early, or finish a generation beyond its budget.
+        done = sum(
+            total if total and c.status == "done" else min(c.evaluations, total or c.evaluations)
+            for c in cells
+        )
+        progress(done, total * len(cells))
+
+    def watch() -> None:
         while not stop.is_set():
-            cells = study.cells()
-            done = sum(
-                max(c.evaluations, total) if c.status == "done" else c.evaluations for c in cells
-            )
-            progress(done, total * len(cells))
+            report()
             stop.wait(0.5)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -439,3 +444,4 @@ def _watched(study: Study, progress: Progress | None) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+        report()

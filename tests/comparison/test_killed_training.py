@@ -98,7 +98,7 @@ def test_a_killed_training_goes_on_and_pays_nothing_twice(
 ):
     path, budget = tmp_path / "study.db", {"evaluations": 3}
     _kill(METHODS[name], path, at=at, budget=budget)
-    assert [r.cell.status for r in StudyData.read(path).runs] == ["running"]
+    assert [r.cell.status for r in StudyData.read(path).runs] == ["pending"]
     files = os.listdir(f"{path}-files")
     assert [f.endswith("-training.safetensors") for f in files] == [True]
     _study(METHODS[name], path, budget).run()

@@ -147,7 +147,7 @@ def test_what_a_router_cannot_be_asked(trained, tmp_path, words, message):
 def test_a_command_without_anything_to_export_from(tmp_path):
     done = cli("export", "--preference", "a=1", "--to", tmp_path / "out")
     assert done.code == 2
-    assert "a run folder, a study file, or --router FILE" in " ".join(done.err.split())
+    assert "a run folder, the store of a study, or --router FILE" in " ".join(done.err.split())
 
 
 def test_a_router_of_a_problem_in_memory_needs_it(problem, tmp_path):
