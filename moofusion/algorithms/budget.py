@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any
 
-__all__ = ["evaluation_budget", "evaluation_cost"]
+__all__ = ["counted_budget", "evaluation_budget", "evaluation_cost"]
 
 
 def evaluation_cost(problem: Any) -> float:
@@ -29,5 +29,10 @@ def evaluation_budget(algorithm: Any, *, spent_otherwise: float = 0.0) -> int | 
     unit = evaluation_cost(algorithm.problem) if limit is not None else 0.0
     if limit is not None and unit > 0:
         return max(int((limit - spent_otherwise) // unit), 1)
+    return counted_budget(algorithm)
+
+
+def counted_budget(algorithm: Any) -> int | None:
+    """Evaluations that the termination of an algorithm counts up to; None where it counts none."""
     limit = getattr(algorithm.termination, "n_max_evals", None)
     return int(limit) if limit is not None and isfinite(limit) else None

@@ -12,6 +12,7 @@ from pymoo.core.population import Population
 from pymoo.util.display.multi import MultiObjectiveOutput
 from pymoo.util.optimum import filter_optimum
 
+from moofusion.algorithms.budget import counted_budget
 from moofusion.errors import ConfigurationError
 
 __all__ = ["ListedProposals", "ProposalAlgorithm"]
@@ -56,8 +57,7 @@ class ProposalAlgorithm(Algorithm):
     @property
     def budget(self) -> int | None:
         """Evaluations that the termination allows in all, where it counts them."""
-        limit = getattr(self.termination, "n_max_evals", None)
-        return int(limit) if limit is not None and np.isfinite(limit) else None
+        return counted_budget(self)
 
     def _initialize_infill(self) -> Population:
         return self._infill()

@@ -234,11 +234,12 @@ def _tested(
     if progress is not None:
         progress("test", 0, len(X), float("nan"))
     path = folder / TESTED if folder else None
-    known = EvaluationLog(path, problem, split="test")
-    if path is not None and not known.begins_with(X):
+    log = EvaluationLog(path, problem, split="test")
+    if path is not None and not log.begins_with(X):
         # A larger budget found another front; what is known of its models stays in the cache.
-        path.unlink(missing_ok=True)
-    with EvaluationLog(path, problem, split="test") as log:
+        path.unlink()
+        log = EvaluationLog(path, problem, split="test")
+    with log:
         for done, x in enumerate(X, start=1):
             log.add(x, problem.record(x, split="test"), False)
             if progress is not None:
