@@ -155,8 +155,8 @@ def test_exports_that_cannot_be(study, tmp_path, more, message):
         (["compare", "TOY", "--seeds", "many"], "expected a number of seeds"),
         (["compare", "TOY", "--cost", "5", "--evaluations", "5"], "exactly one budget"),
         (["compare", "TOY", "--algorithms", "nsga9"], "unknown algorithm 'nsga9'"),
-        (["status", "nothing.db"], "there is no study file"),
-        (["report", "nothing.db"], "there is no study file"),
+        (["status", "nothing.db"], "there is no store"),
+        (["report", "nothing.db"], "there is no store"),
     ],
 )
 def test_mistakes_are_one_sentence(toy, tmp_path, monkeypatch, args, message):

@@ -84,7 +84,7 @@ def publish_bench(name: str, store: str | Path, out: str | Path) -> list[Path]:
 
     Args:
         name: One of :func:`bench_names`.
-        store: The study file.
+        store: The store (SQLite) of the study.
         out: Folder to write to.
 
     Raises:

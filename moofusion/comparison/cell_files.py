@@ -1,4 +1,4 @@
-"""Files of single runs beside a study file: trainings that go on, and trained routers."""
+"""Files of single runs beside the store of a study: trainings that go on, and trained routers."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from moofusion.comparison.run_folder import (
 from moofusion.errors import ConfigurationError, RunError
 from moofusion.merging.searched import values_of
 from moofusion.problems import Evaluation, MergeProblem
+from moofusion.progress import search_progress
 
 __all__ = ["search"]
 
@@ -84,21 +86,6 @@ def search(
         >>> 0 < found.hypervolume("test") < 1.1**3
         True
     """
-    if verbose and progress is None:
-        from moofusion.progress import search_progress
-
-        with search_progress() as progress:
-            return search(
-                problem,
-                algorithm,
-                evaluations=evaluations,
-                seed=seed,
-                out=out,
-                resume=resume,
-                force=force,
-                progress=progress,
-                command=command,
-            )
     if evaluations < 1:
         raise ConfigurationError(f"evaluations must be positive, got {evaluations}")
     if seed < 0:
@@ -113,6 +100,19 @@ def search(
         settings = prepare_folder(folder, settings, resume=resume, force=force)
         if isinstance(algorithm, str) and isinstance(made, PWEMoE | Scalarization):
             made.checkpoint = folder / TRAINING
+    with search_progress() if verbose and progress is None else nullcontext(progress) as shown:
+        return _run(problem, made, settings, folder, shown)
+
+
+def _run(
+    problem: MergeProblem,
+    algorithm: Algorithm,
+    settings: dict[str, Any],
+    folder: Path | None,
+    progress: Progress | None,
+) -> SearchResult:
+    """Search within the settings, measure what was found, keep it in the folder."""
+    evaluations = settings["evaluations"]
     _measure_anchors(problem, progress)
     started = time.perf_counter()
     with (
@@ -120,7 +120,8 @@ def search(
         warnings.catch_warnings(),
         _Reporter(problem, log, evaluations, progress),
     ):
-        ran = minimize(problem, made, ("n_eval", evaluations), seed=seed).algorithm
+        budget = ("n_eval", evaluations)
+        ran = minimize(problem, algorithm, budget, seed=settings["seed"]).algorithm
     seconds = time.perf_counter() - started + log.replayed_seconds
     found = _collect(problem, log, settings, seconds, folder, progress)
     if folder is not None:

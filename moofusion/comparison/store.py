@@ -120,7 +120,7 @@ class Cell:
 
 
 class Store:
-    """Reader and writer of one study file.
+    """Reader and writer of the store of one study.
 
     Writes are short transactions in write-ahead mode: readers are never blocked, writers in other
     processes wait for each other, and a killed process loses at most the evaluation in flight.
@@ -142,7 +142,7 @@ class Store:
     def __init__(self, path: str | Path, *, create: bool = True) -> None:
         self.path = Path(path)
         if not self.path.exists() and not create:
-            raise RunError(f"there is no study file {self.path}")
+            raise RunError(f"there is no store {self.path}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(

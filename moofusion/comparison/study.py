@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from moofusion.errors import ConfigurationError, RunError, UnknownNameError
 from moofusion.merging import MergeMethod, make_method
 from moofusion.problems import MergeProblem, ProblemSpec, get_problem
 from moofusion.problems.merge_problem import Anchors
+from moofusion.progress import study_progress
 
 if TYPE_CHECKING:
     from moofusion.comparison.study_data import StudyData
@@ -56,7 +57,7 @@ class Study:
         evaluations: Budget in evaluations ...
         cost: ... or in cost units (1 per forward sample) ...
         seconds: ... or in wall-clock seconds. Exactly one of the three.
-        store: The study file.
+        store: The store (SQLite) of the study.
         front_size: Largest number of models of a run that are measured on test.
         controls: Whether random search and rewarded soup (where every objective has an expert) run
             beside the algorithms, so that every table shows what they are worth, and merges that
@@ -204,7 +205,7 @@ class Study:
             n_jobs: Runs at a time.
             backend: joblib backend: ``"loky"`` (processes), ``"threading"``, ``"dask"`` or
                 ``"ray"``; for the last two connect to a cluster first. All workers must reach the
-                study file.
+                store.
             threads: CPU threads of each run; by default the cores shared out among the jobs.
             progress: Called with evaluations done and, where the budget tells, their total.
             verbose: Show a bar, where no `progress` is given.
@@ -215,11 +216,6 @@ class Study:
         Raises:
             RunError: Runs failed; the others are finished, and the message names each.
         """
-        if verbose and progress is None:
-            from moofusion.progress import study_progress
-
-            with study_progress() as progress:
-                return self.run(n_jobs=n_jobs, backend=backend, threads=threads, progress=progress)
         if backend not in _BACKENDS:
             raise ConfigurationError(f"backend {backend!r}: expected one of {', '.join(_BACKENDS)}")
         if n_jobs < 1:
@@ -228,7 +224,8 @@ class Study:
             _require_dask_client()
         if threads is None:
             threads = max(1, (os.cpu_count() or 1) // n_jobs)
-        with _watched(self, progress):
+        bar = study_progress() if verbose and progress is None else nullcontext(progress)
+        with bar as shown, _watched(self, shown):
             for attempt in range(_ATTEMPTS):
                 missing = [cell for cell in self.cells() if cell.status != "done"]
                 if not missing:

@@ -192,10 +192,10 @@ class RunData:
 
 @dataclass(frozen=True)
 class StudyData:
-    """All runs of a study file.
+    """All runs of a study, read from its store.
 
     Attributes:
-        path: The study file.
+        path: The store.
         problems: Problems by fingerprint, in order.
         runs: Finished and unfinished runs, by problem, algorithm, seed.
 
@@ -217,7 +217,7 @@ class StudyData:
 
     @classmethod
     def read(cls, path: str | Path) -> StudyData:
-        """Read a study file, which may be in use.
+        """Read a store, which may be in use.
 
         Raises:
             RunError: There is no such file, or it is not a study.

@@ -1,4 +1,4 @@
-"""The study file: versions, concurrency, and rows that survive."""
+"""The store of a study: versions, concurrency, and rows that survive."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_other_files_are_refused(tmp_path):
     db.close()
     with pytest.raises(RunError, match="not a study"):
         Store(tmp_path / "other.db")
-    with pytest.raises(RunError, match="no study file"):
+    with pytest.raises(RunError, match="no store"):
         Store(tmp_path / "missing.db", create=False)
     assert not (tmp_path / "missing.db").exists()
 

@@ -21,7 +21,7 @@ def export_command(
     """The command that exports the model which a study recommends for a preference.
 
     Args:
-        study: The study file.
+        study: The store (SQLite) of the study.
         problem: Title of the problem.
         preference: Importance of the objectives (see :func:`preference_text`).
         algorithms: Take models of these algorithms only.

@@ -45,7 +45,7 @@ def render_page(
 
     Args:
         sections: The problems.
-        study: The study file, as commands are to name it.
+        study: The store of the study, as commands are to name it.
         tables: Tables of each problem, by slug.
         across: Tables about all problems.
         pictures: Figures that were drawn.

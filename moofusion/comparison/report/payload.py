@@ -28,7 +28,7 @@ def section_data(section: Section, study: str | Path) -> dict[str, Any]:
 
     Args:
         section: The problem.
-        study: The study file, as commands are to name it.
+        study: The store of the study, as commands are to name it.
     """
     problem = section.problem
     return {

@@ -24,7 +24,7 @@ def router_data(section: Section, study: str | Path) -> list[dict[str, Any]]:
 
     Args:
         section: The problem.
-        study: The study file, as commands are to name it.
+        study: The store of the study, as commands are to name it.
     """
     found = []
     for algorithm in section.algorithms:

@@ -37,7 +37,7 @@ def write_report(study: str | Path, out: str | Path, *, force: bool = False) -> 
     Without plotly the page is left out, with a warning that says how to get it.
 
     Args:
-        study: The study file; it may be in use, unfinished runs are left out.
+        study: The store of the study; it may be in use, unfinished runs are left out.
         out: Folder to write; it must be empty or missing, unless `force`.
         force: Replace an earlier report.
 

@@ -165,7 +165,7 @@ def test_nothing_is_reported_before_a_run_has_finished(tmp_path):
         store.add_cell("f", "random", 1, "evaluations=6")
     with pytest.raises(RunError, match="no finished run yet"):
         write_report(tmp_path / "s.db", tmp_path / "report")
-    with pytest.raises(RunError, match="there is no study file"):
+    with pytest.raises(RunError, match="there is no store"):
         write_report(tmp_path / "other.db", tmp_path / "report")
     assert sorted(p.name for p in tmp_path.iterdir() if "db" not in p.name) == []
 
