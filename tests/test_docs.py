@@ -146,7 +146,7 @@ def test_the_code_of_a_page_runs(name, capsys, tmp_path, monkeypatch):
         assert (result.front.search[:, 1] < result.front.search[:, 0]).all()
     if name == "pwemoe.md":
         assert (tmp_path / "router.safetensors").stat().st_size < 20_000
-        assert (tmp_path / "merged" / "config.json").exists()
+        assert (tmp_path / "routed" / "config.json").exists()
 
 
 def test_the_code_of_the_tutorial_runs(tmp_path, monkeypatch, capsys):
@@ -155,7 +155,7 @@ def test_the_code_of_the_tutorial_runs(tmp_path, monkeypatch, capsys):
     # The checkpoint of the page, which the command line makes from 100 evaluations.
     problem = moofusion.get_problem("vision4", tasks=["animals", "objects"])
     found = moofusion.search(problem, "soup", evaluations=3, seed=1)
-    found.export("merged", point=2, head="animals")
+    found.export("mine", point=2, head="animals")
     accuracy = found.front.values("test")[1, 0]
     use, *rest = blocks(text, "python")
     space = {}

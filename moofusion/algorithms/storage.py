@@ -59,6 +59,8 @@ def read_state(path: Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str
         with safe_open(path, framework="numpy") as opened:
             description = json.loads((opened.metadata() or {}).get(_KEY, "{}"))
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}
+    except FileNotFoundError as error:
+        raise RunError(f"there is no {kind} {path}") from error
     except (OSError, SafetensorError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     if description.get("kind") != kind:

@@ -25,19 +25,25 @@ from moofusion.errors import MoofusionError
 __all__ = ["algorithms", "describe", "problems", "zoo_build"]
 
 
+# Where models may be, the nearest first.
+_PLACES = ("local", "to build", "on the hub")
+
+
 def problems() -> None:
     """List the ready-made problems."""
     from moofusion.problems import list_problems, problem_spec
 
     table = Table()
     table.add_column("problem", no_wrap=True)
-    table.add_column("tasks")
     table.add_column("models", no_wrap=True)
-    table.add_column("description", overflow="fold")
+    table.add_column("tasks: description", overflow="fold")
+    rows = []
     for name in list_problems():
         spec = problem_spec(name)
         tasks = ", ".join(task.name for task in spec.tasks)
-        table.add_row(name, tasks, _whereabouts(spec.pool.base), spec.description)
+        rows.append((name, _whereabouts(spec.pool.base), f"[bold]{tasks}[/]: {spec.description}"))
+    for row in sorted(rows, key=lambda row: _PLACES.index(row[1])):
+        table.add_row(*row)
     screen.print(table)
 
 
@@ -88,9 +94,8 @@ def describe(
     )
     static = " (the rest static)" if opened.space.partition.has_static else ""
     screen.print(
-        f"{layout.n_parameters:,} merged parameters in {groups}; space: {opened.space}{static}, "
-        f"bounds [{opened.xl.min():g}, {opened.xu.max():g}]",
-        soft_wrap=True,
+        f"{layout.n_parameters:,} merged parameters in {groups}\nspace: {opened.space}{static}, "
+        f"bounds [{opened.xl.min():g}, {opened.xu.max():g}]"
     )
     table = Table("task", "metric", "classes", "train", "search", "test", title="Tasks")
     for task in opened.tasks:

@@ -40,7 +40,7 @@ def search(
         str,
         typer.Option(help="Algorithm with parameters, nsga2:pop_size=20; see `algorithms`."),
     ] = "nsga2",
-    evaluations: Annotated[int, typer.Option(min=1, help="Budget of evaluations.")] = 200,
+    evaluations: Annotated[int, typer.Option(help="Budget of evaluations.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the algorithm.")] = 1,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; by default runs/PROBLEM-ALGORITHM-SEED.")
@@ -66,6 +66,7 @@ def search(
     folder = out or Path("runs") / f"{Path(problem).stem}-{algorithm.partition(':')[0]}-{seed}"
     opened = open_problem(problem, tasks, experts, space, objective, overrides, device, threads)
     from moofusion.comparison import search as run
+    from moofusion.comparison.quality import REFERENCE
     from moofusion.comparison.summary import summary_rows
 
     try:
@@ -98,7 +99,10 @@ def search(
         shown.add_row(label, *(metric.text(value) for value, metric in values))
     screen.print(shown)
     volumes = ", ".join(f"{s} [bold]{result.hypervolume(s):.4f}[/]" for s in result.splits)
-    screen.print(f"normalized hypervolume (reference 1.1): {volumes}")
+    if len(result.front.tasks) > 1:
+        screen.print("Rows of the front are chosen on search; its knee bulges most to the best.")
+    most = f"at most about {REFERENCE ** len(result.front.tasks):.4g}"
+    screen.print(f"hypervolume (reference {REFERENCE}, {most}): {volumes}")
     if len(result.evaluated) > evaluations:
         screen.print(
             f"[yellow]{len(result.evaluated)} evaluations in place of {evaluations}:[/] "
@@ -181,6 +185,7 @@ def export(
                 "--head, --dtype, --as, --how, --rank and --force"
             )
         _show_exported(_from_router(router, preference, to, options))
+        screen.print("nothing was measured: a router answers preferences that nobody has tried")
         return
     if run is None:
         raise ConfigurationError(

@@ -15,6 +15,7 @@ from moofusion.baselines.checkpoint import copy_checkpoint
 from moofusion.comparison.front import Front, PointSet
 from moofusion.comparison.quality import REFERENCE, hypervolume
 from moofusion.comparison.run_folder import (
+    check_results,
     read_evaluated,
     read_references,
     read_settings,
@@ -235,15 +236,13 @@ class SearchResult:
         """Read a finished run back.
 
         Raises:
-            RunError: The folder holds no run, one that is not finished, or a damaged one.
+            RunError: The folder holds no run, one that is not finished, a damaged one, or one
+                whose tables were edited.
         """
         folder = Path(folder)
         settings = read_settings(folder)
-        if "result" not in settings:
-            raise RunError(
-                f"the run in {folder} is not finished; finish it with the same command and --resume"
-            )
         try:
+            check_results(folder, settings)
             seconds = float(settings["result"]["seconds"])
             references = read_references(folder / "references.csv", settings)
         except (KeyError, TypeError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from moofusion.comparison.front import PointSet, read_rows
@@ -27,6 +29,7 @@ __all__ = [
     "ROUTER",
     "TESTED",
     "TRAINING",
+    "check_results",
     "machine",
     "mark_finished",
     "prepare_folder",
@@ -58,6 +61,8 @@ _FILES = (
     TRAINING,
 )
 _TEMPORARY = "run.json.tmp"
+# Results that a run is read back from; run.json knows what was written into them.
+_RESULTS = ("front.csv", "references.csv")
 _PACKAGES = ("moofusion", "pymoo", "moocore", "torch", "transformers", "numpy")
 
 
@@ -176,8 +181,38 @@ def mark_finished(folder: Path, found: SearchResult) -> None:
         "scale_search": found.front.scale_search.tolist(),
         "scale_test": None if scale is None else scale.tolist(),
         "hypervolume": {split: found.hypervolume(split) for split in found.splits},
+        "digests": {name: _digest(folder / name) for name in _RESULTS},
     }
     _write_json(folder / "run.json", {**found.settings, "result": result})
+
+
+def check_results(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise where a run is not finished, or its results are not those that it wrote."""
+    if "result" not in settings:
+        raise RunError(
+            f"the run in {folder} is not finished; unless it still runs, go on with: "
+            f"{_resuming(settings)}"
+        )
+    digests = settings["result"].get("digests", {})
+    for name, digest in digests.items() if isinstance(digests, dict) else ():
+        if (folder / name).exists() and _digest(folder / name) != digest:
+            raise RunError(
+                f"{folder / name} was changed after the run had written it, so its numbers may not "
+                f"be those that were measured; to write it again: {_resuming(settings)}"
+            )
+
+
+def _digest(path: Path) -> str:
+    return xxhash.xxh3_128_hexdigest(path.read_bytes())
+
+
+def _resuming(settings: Mapping[str, Any]) -> str:
+    """How the run of these settings is resumed."""
+    if not settings.get("command"):
+        return "search(..., resume=True) with the same arguments"
+    words = shlex.split(settings["command"])
+    kept = [word for word in words if word not in ("--resume", "--force")]
+    return shlex.join([*kept, "--resume"])
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -191,7 +226,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     try:
         settings: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RunError(f"{folder} holds no run (there is no run.json)") from error
+        missing = "there is no run.json" if folder.exists() else "there is no such folder"
+        raise RunError(f"{folder} holds no run ({missing})") from error
     except (OSError, ValueError) as error:
         raise RunError(f"{folder}/run.json cannot be read: {error}") from error
     if not isinstance(settings, dict):

@@ -45,6 +45,12 @@ def summary(result: SearchResult) -> str:
         lines += [f"## {split} split", "", *_table(result, split), ""]
     if "test" not in result.splits:
         lines += ["**No held-out test split**: all values are those the search saw.", ""]
+    if len(front.tasks) > 1:
+        lines += [
+            "Rows of the front are chosen on search: the best model of each task there, and the "
+            "knee, which bulges most towards the best of all tasks.",
+            "",
+        ]
     lines += _hypervolumes(result)
     lines += ["## Reproduce", "", *_footer(result), ""]
     return "\n".join(lines)
@@ -85,7 +91,8 @@ def _hypervolumes(result: SearchResult) -> list[str]:
         "Objective j is scaled by the anchors (base and experts) of the same split: "
         "f = (error - best anchor) / (worst anchor - best anchor). "
         f"Reference point ({', '.join([str(REFERENCE)] * n_obj)}); points beyond it add nothing; "
-        f"the largest possible value is about {REFERENCE**n_obj:.4g}. Computed: {backend}.",
+        f"the largest possible value is about {REFERENCE**n_obj:.4g}. Computed: {backend}."
+        + (" The gap is search minus test, each in its own scale." if len(values) > 1 else ""),
         "",
     ]
     return lines

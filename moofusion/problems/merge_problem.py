@@ -234,6 +234,9 @@ class MergeProblem(Problem):
         """Title of the problem."""
         return self.title
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.title!r}, {', '.join(self.task_names)}, {self.space})"
+
     # ------------------------------------------------------------------ evaluation
 
     def record(self, x: Array, *, split: str | None = None) -> Evaluation:

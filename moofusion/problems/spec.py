@@ -170,7 +170,8 @@ def read_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> Problem
     try:
         return ProblemSpec.model_validate(raw)
     except ValidationError as error:
-        raise ConfigurationError(f"problem file {path}: {_explain(error)}") from error
+        given = f" with {', '.join(overrides)} set" if overrides else ""
+        raise ConfigurationError(f"problem file {path}{given}: {_explain(error)}") from error
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -504,8 +504,30 @@ def test_another_objective_of_the_same_models_is_not_resumed(copied):
 
 
 def test_nothing_can_be_resumed_where_nothing_is(tmp_path):
-    with pytest.raises(RunError, match=r"holds no run \(there is no run.json\)"):
+    with pytest.raises(RunError, match=r"holds no run \(there is no such folder\)"):
         run(tmp_path / "nowhere", resume=True)
+    with pytest.raises(RunError, match=r"holds no run \(there is no run.json\)"):
+        run(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("name", ["front.csv", "references.csv"])
+def test_edited_results_are_not_believed(finished, copied, name):
+    text = (copied / name).read_text()
+    (copied / name).write_text(text.replace("0.", "0.9", 1))
+    with pytest.raises(RunError, match=f"{name} was changed .* resume=True"):
+        SearchResult.load(copied)
+    run(copied, resume=True)
+    assert (copied / name).read_text() == text
+    assert len(SearchResult.load(copied).front) == len(finished.front)
+
+
+def test_a_run_that_is_not_finished_names_the_command_that_finishes_it(tmp_path):
+    problem = tiny.net_problem(constraints=[Constraint("a", at_least=2.0)])
+    command = "moofusion search 'my problem' --force"
+    with pytest.raises(RunError, match="usable"):
+        moofusion.search(problem, "random", evaluations=5, out=tmp_path / "out", command=command)
+    with pytest.raises(RunError, match="go on with: moofusion search 'my problem' --resume"):
+        SearchResult.load(tmp_path / "out")
 
 
 def test_a_log_of_another_problem_is_refused(copied, tmp_path):

@@ -55,6 +55,12 @@ def _plain_accuracies(vit_folders, images, candidates, split):
     return found
 
 
+def test_a_problem_shows_what_it_is():
+    assert repr(tiny.net_problem(title="mine")) == (
+        "MergeProblem('mine', a, b, c, GroupWise(model, n_var=3, groups=1, experts=3))"
+    )
+
+
 def test_objectives_are_the_errors_of_models_merged_by_plain_transformers(
     vit_pool, vit_tasks, vit_folders, images, rng
 ):
