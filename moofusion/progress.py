@@ -1,7 +1,8 @@
-"""Bars of what takes longer than two seconds, in a terminal or a notebook."""
+"""Bars of what takes longer than two seconds, in a terminal or a notebook; lines elsewhere."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,9 @@ from rich.progress import (
 
 __all__ = ["search_progress", "study_progress", "training_progress"]
 
+# Least time between two lines of what has no terminal.
+_SECONDS = 5
+
 
 @contextmanager
 def search_progress(
@@ -26,15 +30,16 @@ def search_progress(
     """Bars of a search: evaluations, hypervolume and time left; by default on standard error."""
     with _bars(console) as bars:
         ids: dict[str, Any] = {}
+        tenths = _Tenths(bars.console)
+        labels = {"anchors": "base, experts", "search": "searching", "test": "testing"}
 
         def report(stage: str, done: int, total: int, volume: float) -> None:
             note = f"hypervolume {volume:.4f}" if stage == "search" else ""
             if stage not in ids:
-                label = {"anchors": "base, experts", "search": "searching", "test": "testing"}[
-                    stage
-                ]
-                ids[stage] = bars.add_task(label, total=total, note=note)
+                ids[stage] = bars.add_task(labels[stage], total=total, note=note)
             bars.update(ids[stage], completed=done, total=total, note=note)
+            if stage != "anchors":
+                tenths.show(labels[stage], done, total, note)
 
         yield report
 
@@ -44,7 +49,13 @@ def study_progress(console: Console | None = None) -> Iterator[Callable[[int, in
     """Bar of a study: evaluations of all its runs and time left."""
     with _bars(console) as bars:
         task = bars.add_task("evaluating", total=None, note="")
-        yield lambda done, total: bars.update(task, completed=done, total=total or None)
+        tenths = _Tenths(bars.console)
+
+        def report(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total or None)
+            tenths.show("evaluating", done, total, "")
+
+        yield report
 
 
 @contextmanager
@@ -60,6 +71,24 @@ def training_progress(
             bars.update(bar, completed=done, total=total, note=note)
 
         yield report
+
+
+class _Tenths:
+    """Lines at tenths of the way, where there is no terminal that could show a bar."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._shown: dict[str, int] = {}
+        self._last = time.monotonic()
+
+    def show(self, label: str, done: int, total: int, note: str) -> None:
+        if self.console.is_terminal or self.console.is_jupyter or not total:
+            return
+        tenth = 10 * done // total
+        due = time.monotonic() - self._last > _SECONDS
+        if self._shown.setdefault(label, tenth) < tenth < 10 and due:
+            self._shown[label], self._last = tenth, time.monotonic()
+            self.console.print(f"{label}: {done} of {total}  {note}".rstrip(), highlight=False)
 
 
 def _bars(console: Console | None) -> Progress:
