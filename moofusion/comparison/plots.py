@@ -34,8 +34,8 @@ def plot_front(result: SearchResult, *, split: str | None = None) -> Figure:
     says). Three and more objectives make a triangle of panels: the panels of a column share
     their horizontal axis, those of a row their vertical one, and the models that are best for
     this pair alone stand out, joined by the border of what is reached. A single objective is drawn
-    along one axis, a line for each model. On the search split every evaluated model is shown as a
-    grey dot.
+    along one axis, a line for each model. On the search split every other evaluated model is shown
+    as a grey dot.
 
     Args:
         result: What a search found.
@@ -53,7 +53,7 @@ def plot_front(result: SearchResult, *, split: str | None = None) -> Figure:
     tasks, metrics = result.front.tasks, result.front.metrics
     values = _shown(result.front.values(split), metrics)
     references = _shown(result.references.values(split), metrics)
-    cloud = _shown(result.evaluated, metrics) if split == "search" else None
+    cloud = _shown(_others(result), metrics) if split == "search" else None
     labels = [_axis_label(task, metric) for task, metric in zip(tasks, metrics, strict=True)]
     n = len(tasks)
     if n == 1:
@@ -202,6 +202,14 @@ def _marks(result: SearchResult) -> list[tuple[str, dict[str, Any]]]:
             label = f"{label} expert"
         marks.append((label, shared | style))
     return marks
+
+
+def _others(result: SearchResult) -> Array:
+    """Metric values of evaluated models that are not on the front."""
+    front = set(map(tuple, result.front.search.tolist()))
+    return np.array(
+        [row for row in result.evaluated.tolist() if tuple(row) not in front], float
+    ).reshape(-1, len(result.front.tasks))
 
 
 def _shown(values: Array, metrics: tuple[Metric, ...]) -> Array:
