@@ -299,7 +299,9 @@ SEARCHES = {
     ),
     "--set garbage": (("--set", "garbage"), "expected KEY=VALUE"),
     "--set without key": (("--set", "=3"), "expected KEY=VALUE"),
-    "--set unknown key": (("--set", "space.uper=1"), "unknown key 'space.uper'"),
+    "--set unknown key": (
+        ("--set", "space.uper=1"), "with space.uper set: unknown key 'space.uper'"
+    ),
     "--set wrong type": (("--set", "space.upper=high"), "key 'space.upper'"),
     "--set empty bounds": (("--set", "space.upper=-1"), "lower < upper"),
     "--set unknown task": (("--set", "tasks.rings.batch_size=3"), "'rings'"),

@@ -303,7 +303,7 @@ def test_own_values_are_where_soups_stay(problem):
 def test_bounds_and_options_that_make_no_sense(search, words):
     with pytest.raises(ConfigurationError, match=words):
         tiny.net_problem(merge={"method": "dare", "search": search})
-    with pytest.raises(ConfigurationError, match=f"vision4.toml: key 'merge'.*{words}"):
+    with pytest.raises(ConfigurationError, match=f"vision4.toml with .* set: key 'merge'.*{words}"):
         problem_spec("vision4", overrides={"merge.method": "dare", "merge.search": search})
 
 
