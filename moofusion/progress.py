@@ -65,10 +65,12 @@ def training_progress(
     """Bar of a training: steps, the losses of the tasks and time left."""
     with _bars(console) as bars:
         bar = bars.add_task("training", total=None, note="")
+        tenths = _Tenths(bars.console)
 
         def report(done: int, total: int, losses: Any) -> None:
             note = " ".join(f"{task} {loss:.3f}" for task, loss in zip(tasks, losses, strict=True))
             bars.update(bar, completed=done, total=total, note=note)
+            tenths.show("training", done, total, note)
 
         yield report
 
