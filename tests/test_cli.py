@@ -316,7 +316,8 @@ SEARCHES = {
     ),
     "negative seed": (("--seed", "-1"), "the seed must be 0 or more"),
     "seed in words": (("--seed", "one"), "'--seed'"),
-    "no evaluations": (("--evaluations", "-5"), "evaluations must be positive, got -5"),
+    "no evaluations": (("--evaluations", "0"), "evaluations must be positive, got 0"),
+    "negative evaluations": (("--evaluations", "-5"), "evaluations must be positive, got -5"),
     "no threads": (("--threads", "0"), "'--threads'"),
     "unknown option": (("--evalutions", "5"), "No such option"),
     "nothing to resume": (("--resume",), "holds no run"),
@@ -388,12 +389,16 @@ def test_run_folders_that_cannot_be_exported(run, tmp_path):
     assert "holds no run" in export(tmp_path / "nowhere")
     broken = shutil.copytree(run, tmp_path / "broken")
     text = (run / "run.json").read_text()
-    for damaged in (text[:200], "[]", text.replace('"seconds"', '"secs"'), ""):
+    for damaged in (text[:200], "[]", text.replace('"seconds"', '"secs"'), "", '{"result": []}'):
         (broken / "run.json").write_text(damaged)
         assert "run.json" in export(broken)
     (broken / "run.json").write_text(text)
     (broken / "front.csv").write_text("point\n")
     assert "front.csv was changed after the run had written it" in export(broken)
+    settings = json.loads(text)
+    del settings["result"]["digests"]
+    (broken / "run.json").write_text(json.dumps(settings))
+    assert "front.csv is not a front" in export(broken)
     assert "exists already" in refused("export", run, "--point", 1, "--to", broken)
     assert "not an export" in refused("export", run, "--point", 1, "--to", broken, "--force")
 

@@ -245,7 +245,7 @@ class SearchResult:
             check_results(folder, settings)
             seconds = float(settings["result"]["seconds"])
             references = read_references(folder / "references.csv", settings)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RunError(
                 f"{folder}: run.json and references.csv are damaged or not of one run "
                 f"({type(error).__name__}: {error}); run the search again"

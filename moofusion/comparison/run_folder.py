@@ -194,11 +194,12 @@ def check_results(folder: Path, settings: Mapping[str, Any]) -> None:
             f"{_resuming(settings)}"
         )
     digests = settings["result"].get("digests", {})
-    for name, digest in digests.items() if isinstance(digests, dict) else ():
-        if (folder / name).exists() and _digest(folder / name) != digest:
+    for name in _RESULTS:
+        path = folder / name
+        if name in digests and path.exists() and _digest(path) != digests[name]:
             raise RunError(
-                f"{folder / name} was changed after the run had written it, so its numbers may not "
-                f"be those that were measured; to write it again: {_resuming(settings)}"
+                f"{path} was changed after the run had written it, so its numbers may not be those "
+                f"that were measured; to write it again: {_resuming(settings)}"
             )
 
 
